@@ -1,0 +1,222 @@
+//! The only door between the program and the machine.
+//!
+//! Everything that an audit knows passes through [`Host`]: bounded reads, directory listings, read-only commands from a
+//! closed list, name look-ups, broker calls. What could not be had comes back as a [`Miss`], and its text reaches the
+//! user as the reason why something is unknown. The same trait is served by the live machine ([`live`]), by a recorded
+//! capture ([`capture`]) and by a mounted file tree ([`tree`]), so that a bug report, a test fixture and a production host
+//! run through one code path.
+
+pub mod amqp;
+pub mod capture;
+pub mod live;
+pub mod rpc;
+pub mod tree;
+pub mod write;
+
+#[cfg(test)]
+pub mod fake;
+
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Largest file that is read whole, in bytes. Configuration files are a few kilobytes; a plugin archive of 3.8 is under 4 MiB.
+pub const MAX_FILE: u64 = 8 * 1024 * 1024;
+
+/// Why something could not be had. The text of `Display` is shown to the user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "miss", rename_all = "kebab-case")]
+pub enum Miss {
+    /// There is no such file, command, name or node: a fact in itself.
+    #[error("{what}: not there")]
+    Absent { what: String },
+    /// Permission denied; says what was wanted.
+    #[error("permission denied: {what}")]
+    Denied { what: String },
+    /// No answer within the time limit.
+    #[error("{what}: no answer within {seconds} s")]
+    Timeout { what: String, seconds: u64 },
+    /// Larger than the bound for this kind of input (bytes).
+    #[error("{what}: larger than {limit} bytes, not read")]
+    TooBig { what: String, limit: u64 },
+    /// This kind of host cannot answer it: a file tree has no processes, a capture did not record it.
+    #[error("{what}: {why}")]
+    Unavailable { what: String, why: String },
+    /// Anything else: an I/O error, a command that failed, an answer that could not be understood.
+    #[error("{what}: {why}")]
+    Failed { what: String, why: String },
+}
+
+impl Miss {
+    /// `Failed` with a formatted reason.
+    pub fn failed(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Miss::Failed { what: what.into(), why: why.to_string() }
+    }
+    /// Whether this says that the thing does not exist.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Miss::Absent { .. })
+    }
+}
+
+/// What a look at the host gives.
+pub type Got<T> = Result<T, Miss>;
+
+/// Kind of a directory entry or file, links not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    File,
+    Dir,
+    Link,
+    Other,
+}
+
+/// What `lstat`/`stat` say about a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    pub kind: Kind,
+    /// Permission bits, e.g. 0o640.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, seconds since the epoch.
+    pub mtime: i64,
+}
+
+/// Space of the file system that holds a path, in bytes (statvfs).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    pub total: u64,
+    /// Free for unprivileged users: what RabbitMQ's disk monitor (df) calls available.
+    pub available: u64,
+}
+
+/// The last part of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    #[serde(with = "serde_bytes_text")]
+    pub bytes: Vec<u8>,
+    /// Whether the file is longer than `bytes` (the first line may be cut).
+    pub cut: bool,
+}
+
+mod serde_bytes_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+    pub fn serialize<S: Serializer>(b: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&String::from_utf8_lossy(b))
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        String::deserialize(d).map(String::into_bytes)
+    }
+}
+
+/// The commands that an audit may run: a closed list, all read-only, each with a fixed argument vector.
+/// The live host resolves the name in /usr/sbin:/usr/bin:/sbin:/bin, clears the environment, sets `LC_ALL=C.UTF-8`,
+/// gives /dev/null as input and kills the process group after the time limit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Command {
+    /// `systemctl show -p PROPERTIES -- UNIT`
+    UnitShow { unit: String, properties: Vec<String> },
+    /// `journalctl -u UNIT -n LINES -o json --no-pager` of this boot
+    Journal { unit: String, lines: u32 },
+    /// `iptables-nft-save` (falls back to `iptables-save` where that says it is nf_tables)
+    IptablesNftSave { v6: bool },
+    /// `iptables-legacy-save`; only to be asked for when /proc/net/ip_tables_names lists a table: reading must not create one
+    IptablesLegacySave { v6: bool },
+    /// `nft -j list ruleset`
+    NftRuleset,
+    /// `getent ahosts NAME`: what the C library of this host makes of a name (a static binary cannot load NSS modules itself)
+    Getent { name: String },
+    /// `rabbitmqctl --formatter json -q SUBCOMMAND`, run as the broker's user without Debian's re-quoting wrapper; slow, the fallback only
+    Rabbitmqctl { args: Vec<String> },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Exit status; `None` when killed by a signal.
+    pub code: Option<i32>,
+    #[serde(with = "serde_bytes_text")]
+    pub stdout: Vec<u8>,
+    #[serde(with = "serde_bytes_text")]
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Standard output if the command succeeded, else a `Miss` with the first line of standard error.
+    pub fn ok(self, what: &str) -> Got<Vec<u8>> {
+        if self.code == Some(0) {
+            return Ok(self.stdout);
+        }
+        let text = String::from_utf8_lossy(&self.stderr);
+        let line = text.lines().next().unwrap_or("").trim();
+        let status = self.code.map_or("a signal".to_owned(), |c| format!("status {c}"));
+        Err(Miss::failed(what, format!("ended with {status}{}{line}", if line.is_empty() { "" } else { ": " })))
+    }
+}
+
+/// One address of one interface (getifaddrs).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceAddress {
+    pub interface: String,
+    pub address: IpAddr,
+    pub prefix: u8,
+    pub up: bool,
+}
+
+/// Who we are and when it is; part of every capture so that a replay judges as of then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Effective uid of this process.
+    pub uid: u32,
+    /// Seconds since the epoch.
+    pub now: i64,
+    /// `true` for a file tree (`--root`): nothing runs there.
+    pub offline: bool,
+    /// Kernel host name (uname), where there is a kernel.
+    pub nodename: Option<String>,
+}
+
+/// The read half of the door. Implementations are shared by the collectors' threads.
+pub trait Host: Sync {
+    fn identity(&self) -> Identity;
+    /// A whole regular file of at most `limit` bytes. Links are followed (reading only); FIFOs and devices are refused.
+    fn read(&self, path: &Path, limit: u64) -> Got<Vec<u8>>;
+    /// At most the last `limit` bytes of a regular file.
+    fn tail(&self, path: &Path, limit: u64) -> Got<Tail>;
+    /// Names in a directory, sorted; at most 10,000, else `TooBig`.
+    fn list(&self, dir: &Path) -> Got<Vec<String>>;
+    /// `stat` (links followed) or `lstat`.
+    fn stat(&self, path: &Path, follow: bool) -> Got<Meta>;
+    fn read_link(&self, path: &Path) -> Got<PathBuf>;
+    fn space(&self, path: &Path) -> Got<Space>;
+    fn addresses(&self) -> Got<Vec<InterfaceAddress>>;
+    fn run(&self, command: &Command) -> Got<Output>;
+    /// Calls one function of the closed list [`rpc::Call`] on the running broker over the Erlang distribution protocol.
+    fn call(&self, node: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term>;
+    /// Connects to a listener of this host and speaks AMQP as far as asked: the only active probe of an audit.
+    fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer>;
+}
+
+/// A whole file as text with the usual bound; bytes that are not UTF-8 are a `Failed`.
+pub fn read_text(host: &dyn Host, path: impl AsRef<Path>) -> Got<String> {
+    let path = path.as_ref();
+    let bytes = host.read(path, MAX_FILE)?;
+    String::from_utf8(bytes)
+        .map_err(|e| Miss::failed(path.display().to_string(), format!("not UTF-8 at byte {}", e.utf8_error().valid_up_to())))
+}
+
+/// Turns `Absent` into `None`: "looked, and it is not there".
+pub fn optional<T>(got: Got<T>) -> Got<Option<T>> {
+    match got {
+        Ok(t) => Ok(Some(t)),
+        Err(m) if m.is_absent() => Ok(None),
+        Err(m) => Err(m),
+    }
+}
+
+/// Time limit of a read-only command.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
