@@ -1,0 +1,202 @@
+use super::value::{HostCheck, Reading, Typed, Validity};
+use super::*;
+
+const RABBIT: &str = r#"
+%% A small schema in the manner of rabbit.schema.
+{mapping, "listeners.tcp", "rabbit.tcp_listeners", [{datatype, {enum, [none]}}]}.
+{mapping, "listeners.tcp.$name", "rabbit.tcp_listeners", [{datatype, [integer, ip]}]}.
+{translation, "rabbit.tcp_listeners", fun(Conf) -> case x(Conf) of none -> []; _ -> [V || {_, V} <- Conf] end end}.
+{mapping, "heartbeat", "rabbit.heartbeat", [{datatype, integer}]}.
+{mapping, "vm_memory_high_watermark.relative", "rabbit.w", [{datatype, float}, {validators, ["less_than_1"]}]}.
+{mapping, "vm_memory_high_watermark.absolute", "rabbit.w", [{datatype, [integer, string]}]}.
+{translation, "rabbit.w", fun(C) -> C end}.
+{mapping, "default_pass", "rabbit.default_pass", [{datatype, [tagged_binary, binary]}]}.
+{mapping, "ssl_options.certfile", "rabbit.ssl_options.certfile", [{datatype, string}, {validators, ["file_accessible"]}]}.
+{mapping, "shadowing", "rabbit.same", []}.
+{mapping, "shadowed", "rabbit.same", []}.
+{mapping, "max_connections", "rabbit.connection_max", [{datatype, [{atom, infinity}, integer]}, {alias, "connection_max"}]}.
+{mapping, "channel_max", "rabbit.channel_max", [{datatype, {integer, [{min, 1}, {max, 10}, allow_infinity]}}]}.
+{include_partial, {rabbit, "opts"}, [{prefix, "tcp_options"}, {app_prefix, "rabbit.tcp"}, {disable_with, none}, {exclude, ["linger"]}]}.
+{validator, "less_than_1", "Float is not between 0 and 1", fun(F) when is_float(F) -> F > 0 andalso F < 1 end}.
+{validator, "file_accessible", "no such file", fun(F) -> case file:read_file_info(F) of {ok, I} -> element(4, I) == read; _ -> false end end}.
+"#;
+const PARTIAL: &str =
+    r#"{mapping, "nodelay", "nodelay", [{datatype, boolean}]}. {mapping, "linger.on", "linger", [{datatype, boolean}]}."#;
+
+fn schema() -> Schema {
+    let sources = [
+        Source { app: "rabbit", name: "opts.partial", text: PARTIAL },
+        Source { app: "rabbit", name: "rabbit.schema", text: RABBIT },
+    ];
+    let schema = Schema::parse(&sources, (3, 9));
+    assert_eq!(schema.unread, Vec::<String>::new());
+    schema
+}
+
+fn key<'a>(schema: &'a Schema, key: &str) -> Option<&'a Mapping> {
+    match schema.find(&words(key)) {
+        Found::Mapping(m) => Some(m),
+        _ => None,
+    }
+}
+
+fn read(k: &str, text: &str) -> Result<Typed, String> {
+    let schema = schema();
+    match schema.read(key(&schema, k).unwrap(), text) {
+        Reading::Good(v) => Ok(v),
+        Reading::Bad(e) => Err(e),
+        Reading::Undecided(e) => panic!("{e}"),
+    }
+}
+
+#[test]
+fn keys_are_found_exactly_by_dollar_words_and_by_alias() {
+    let s = schema();
+    assert_eq!(key(&s, "listeners.tcp").unwrap().datatypes, [Datatype::Enum(vec!["none".into()])]);
+    assert_eq!(key(&s, "listeners.tcp.default").unwrap().key(), "listeners.tcp.$name");
+    assert_eq!(key(&s, "listeners.tcp.a\\.b").unwrap().key(), "listeners.tcp.$name");
+    assert_eq!(key(&s, "listeners.tcp.a.b"), None);
+    assert_eq!(key(&s, "Heartbeat"), None);
+    assert_eq!(key(&s, "connection_max").unwrap().key(), "max_connections");
+    assert_eq!(s.renamed(&words("connection_max")), Some("max_connections"));
+    assert_eq!(key(&s, "tcp_options.nodelay").unwrap().path, "rabbit.tcp.nodelay");
+    assert_eq!(key(&s, "tcp_options").unwrap().datatypes, [Datatype::Enum(vec!["none".into()])]);
+    assert_eq!(key(&s, "tcp_options.linger.on"), None);
+    // Two mappings to one path without a translation: only the first remains.
+    assert!(key(&s, "shadowing").is_some() && key(&s, "shadowed").is_none());
+}
+
+#[test]
+fn two_dollar_mappings_for_one_key_are_refused() {
+    let text = r#"{mapping, "a.$b", "x.y", []}. {mapping, "$a.b", "x.z", []}."#;
+    let s = Schema::parse(&[Source { app: "x", name: "x.schema", text }], (3, 4));
+    assert_eq!(s.find(&words("a.b")), Found::Ambiguous);
+}
+
+#[test]
+fn the_earlier_file_wins() {
+    let sources = [
+        Source { app: "a", name: "a.schema", text: r#"{mapping, "k", "x.k", [{datatype, atom}, merge]}."# },
+        Source { app: "b", name: "b.schema", text: r#"{mapping, "k", "x.k", [{datatype, integer}, {default, 1}]}."# },
+    ];
+    let s = Schema::parse(&sources, (3, 4));
+    let m = key(&s, "k").unwrap();
+    assert_eq!((m.datatypes.as_slice(), m.has_default, m.app.as_str()), ([Datatype::Atom].as_slice(), true, "a"));
+}
+
+#[test]
+fn the_nearest_key_is_the_likeliest_mistake() {
+    let s = schema();
+    let nearest = |k: &str| s.nearest(&words(k)).first().cloned();
+    assert_eq!(nearest("heartbeet").as_deref(), Some("heartbeat"));
+    assert_eq!(nearest("haertbeat").as_deref(), Some("heartbeat"));
+    assert_eq!(nearest("listener.tcp.default").as_deref(), Some("listeners.tcp.default"));
+    assert_eq!(nearest("Listeners.tcp.default").as_deref(), Some("listeners.tcp.default"));
+    assert_eq!(nearest("vm_memory_high_watermark").as_deref(), Some("vm_memory_high_watermark.absolute"));
+    assert_eq!(nearest("ssl_options.certfiles").as_deref(), Some("ssl_options.certfile"));
+    assert_eq!(nearest("connections_max").as_deref(), Some("max_connections"));
+    assert_eq!(nearest("something.else"), None);
+}
+
+#[test]
+fn datatypes_take_what_cuttlefish_takes() {
+    assert_eq!(read("heartbeat", "60"), Ok(Typed::Int(60)));
+    assert_eq!(read("heartbeat", "+060"), Ok(Typed::Int(60)));
+    for bad in ["60s", "", "1.0", "0x10", "1_000", " 1"] {
+        assert!(read("heartbeat", bad).is_err(), "{bad}");
+    }
+    let at = |address: &str, port| Ok(Typed::Address { address: address.into(), port });
+    assert_eq!(read("listeners.tcp.1", "-1"), Ok(Typed::Int(-1)));
+    assert_eq!(read("listeners.tcp.1", "::1:5672"), at("::1", 5672));
+    assert_eq!(read("listeners.tcp.1", ":::5672"), at("::", 5672));
+    assert_eq!(read("listeners.tcp.1", "127.0.0.1:99999"), at("127.0.0.1", 99999));
+    assert_eq!(read("listeners.tcp.1", "127.1:5672"), at("127.1", 5672));
+    for bad in
+        ["localhost:5672", "*:5672", "[::1]:5672", "127.0.0.1 :5672", "127.0.0.1", "256.0.0.1:1", "1.2.3.4.5:1", "127.0.0.1:-1"]
+    {
+        assert!(read("listeners.tcp.1", bad).is_err(), "{bad}");
+    }
+    assert_eq!(read("vm_memory_high_watermark.relative", "0.4"), Ok(Typed::Float(0.4)));
+    for bad in ["1", "40%", ".4", "1.", "1e3", "0,4"] {
+        assert!(read("vm_memory_high_watermark.relative", bad).is_err(), "{bad}");
+    }
+    assert_eq!(read("max_connections", "infinity"), Ok(Typed::Atom("infinity".into())));
+    assert!(read("max_connections", "Infinity").is_err());
+    assert_eq!(read("channel_max", "infinity"), Ok(Typed::Atom("infinity".into())));
+    assert!(read("channel_max", "0").unwrap_err().contains("at least 1"));
+    assert!(read("tcp_options.nodelay", "yes").unwrap_err().contains("one of true, false"));
+}
+
+#[test]
+fn sizes_and_durations() {
+    let good = |name: &str, text: &str| value::read(&Datatype::list(&one(name)), text, true);
+    let one_of = |name: &str, text: &str| matches!(good(name, text), Reading::Good(_));
+    for (text, ok) in [
+        ("128", true),
+        ("2MB", true),
+        ("2mb", true),
+        ("1.5GB", true),
+        ("2Mb", false),
+        ("2 MB", false),
+        ("KB", false),
+        ("2MiB", false),
+    ] {
+        assert_eq!(one_of("bytesize", text), ok, "{text}");
+    }
+    assert_eq!(good("bytesize", "2KB"), Reading::Good(Typed::Int(2048)));
+    for (text, ok) in [
+        ("10s", true),
+        ("1h30m", true),
+        (".5s", true),
+        ("1.5M", true),
+        ("500ms", true),
+        ("10", false),
+        ("0s", false),
+        ("10 s", false),
+    ] {
+        assert_eq!(one_of("{duration, ms}", text), ok, "{text}");
+    }
+    assert_eq!(good("{duration, ms}", "1m30s"), Reading::Good(Typed::Int(90_000)));
+    assert!(matches!(good("fqdn", "a.b:1"), Reading::Undecided(_)));
+}
+
+fn one(text: &str) -> Term {
+    erlang::consult(&format!("{text}.")).unwrap().remove(0)
+}
+
+#[test]
+fn a_colon_in_a_password_is_a_tag() {
+    let tagged = |tag: &str, text: &str| Typed::Tagged { tag: tag.into(), text: text.into() };
+    assert_eq!(read("default_pass", "encrypted:a:b"), Ok(tagged("encrypted", "a:b")));
+    assert_eq!(read("default_pass", "a$b:c"), Ok(Typed::Text("a$b:c".into())));
+    let old = Schema::parse(&[Source { app: "rabbit", name: "rabbit.schema", text: RABBIT }], (3, 4));
+    let mapping = key(&old, "default_pass").unwrap();
+    assert_eq!(old.read(mapping, "a$b:c:d"), Reading::Good(tagged("a$b:c", "d")));
+}
+
+#[test]
+fn validators() {
+    let s = schema();
+    assert_eq!(s.validate("less_than_1", &Typed::Float(0.4)), Validity::Holds);
+    assert_eq!(s.validate("less_than_1", &Typed::Float(1.0)), Validity::Fails);
+    assert_eq!(s.validate("file_accessible", &Typed::Text("/x".into())), Validity::OnHost(HostCheck::Readable));
+    assert_eq!(s.validate("nobody_knows", &Typed::Int(1)), Validity::Holds);
+    let unit = |t: &str| value::validate("is_supported_information_unit", Some("fun(S0) -> x end"), &Typed::Text(t.into()));
+    for (text, verdict) in [
+        ("2GB", Validity::Holds),
+        ("2gib", Validity::Holds),
+        ("2 GB", Validity::Fails),
+        ("2XB", Validity::Fails),
+        ("2g", Validity::Holds),
+    ] {
+        assert_eq!(unit(text), verdict, "{text}");
+    }
+}
+
+#[test]
+fn a_form_that_cannot_be_read_is_reported_and_the_rest_is_used() {
+    let text = "{mapping, \"a\", \"x.a\", [X]}.\n{mapping, \"b\", \"x.b\", []}.";
+    let s = Schema::parse(&[Source { app: "x", name: "x.schema", text }], (3, 4));
+    assert!(s.unread[0].starts_with("x.schema:1:"), "{:?}", s.unread);
+    assert!(key(&s, "b").is_some());
+}
