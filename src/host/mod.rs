@@ -8,9 +8,16 @@
 
 pub mod amqp;
 pub mod capture;
+mod diag;
+pub mod dist;
+mod exec;
 pub mod live;
+pub mod overlay;
 pub mod rpc;
+pub mod secrets;
+pub mod terminal;
 pub mod tree;
+mod walk;
 pub mod write;
 
 #[cfg(test)]
@@ -37,8 +44,8 @@ pub enum Miss {
     /// No answer within the time limit.
     #[error("{what}: no answer within {seconds} s")]
     Timeout { what: String, seconds: u64 },
-    /// Larger than the bound for this kind of input (bytes).
-    #[error("{what}: larger than {limit} bytes, not read")]
+    /// Larger than the bound for this kind of input (bytes, or names of a directory).
+    #[error("{what}: over the limit of {limit}, not read")]
     TooBig { what: String, limit: u64 },
     /// This kind of host cannot answer it: a file tree has no processes, a capture did not record it.
     #[error("{what}: {why}")]
@@ -134,6 +141,35 @@ pub enum Command {
     Rabbitmqctl { args: Vec<String> },
 }
 
+impl Command {
+    /// The argument vector; its first element is a program name that the live host resolves itself.
+    pub fn argv(&self) -> Vec<String> {
+        let words = |fixed: &[&str]| fixed.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        match self {
+            Command::UnitShow { unit, properties } => words(&["systemctl", "show", "-p", &properties.join(","), "--", unit]),
+            Command::Journal { unit, lines } => {
+                words(&["journalctl", "-b", "-o", "json", "--no-pager", "-n", &lines.to_string(), &format!("--unit={unit}")])
+            }
+            Command::IptablesNftSave { v6: false } => words(&["iptables-nft-save"]),
+            Command::IptablesNftSave { v6: true } => words(&["ip6tables-nft-save"]),
+            Command::IptablesLegacySave { v6: false } => words(&["iptables-legacy-save"]),
+            Command::IptablesLegacySave { v6: true } => words(&["ip6tables-legacy-save"]),
+            Command::NftRuleset => words(&["nft", "-j", "list", "ruleset"]),
+            Command::Getent { name } => words(&["getent", "ahosts", "--", name]),
+            Command::Rabbitmqctl { args } => {
+                words(&["rabbitmqctl", "--formatter", "json", "-q"]).into_iter().chain(args.iter().cloned()).collect()
+            }
+        }
+    }
+}
+
+/// What an administrator would type; the `what` of a [`Miss`].
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.argv().join(" "))
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
@@ -167,6 +203,17 @@ pub struct InterfaceAddress {
     pub up: bool,
 }
 
+/// One listening TCP socket as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListeningSocket {
+    pub address: IpAddr,
+    pub port: u16,
+    pub uid: u32,
+    pub inode: u64,
+    /// An IPv6 socket that does not take IPv4; `None`: an IPv4 socket, or not told.
+    pub v6_only: Option<bool>,
+}
+
 /// Who we are and when it is; part of every capture so that a replay judges as of then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -187,6 +234,13 @@ pub trait Host: Sync {
     fn read(&self, path: &Path, limit: u64) -> Got<Vec<u8>>;
     /// At most the last `limit` bytes of a regular file.
     fn tail(&self, path: &Path, limit: u64) -> Got<Tail>;
+    /// At most the first `limit` bytes of a regular file. The tables of /proc/net put listeners first, and tens of thousands
+    /// of connections after them.
+    fn head(&self, path: &Path, limit: u64) -> Got<Vec<u8>> {
+        let mut bytes = self.read(path, MAX_FILE)?;
+        bytes.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(bytes)
+    }
     /// Names in a directory, sorted; at most 10,000, else `TooBig`.
     fn list(&self, dir: &Path) -> Got<Vec<String>>;
     /// `stat` (links followed) or `lstat`.
@@ -194,6 +248,10 @@ pub trait Host: Sync {
     fn read_link(&self, path: &Path) -> Got<PathBuf>;
     fn space(&self, path: &Path) -> Got<Space>;
     fn addresses(&self) -> Got<Vec<InterfaceAddress>>;
+    /// Listening TCP sockets from the kernel's socket diagnostics; where they cannot be had, /proc/net/tcp can.
+    fn listeners(&self) -> Got<Vec<ListeningSocket>> {
+        Err(Miss::Unavailable { what: "socket diagnostics".to_owned(), why: "not on this host".to_owned() })
+    }
     fn run(&self, command: &Command) -> Got<Output>;
     /// Calls one function of the closed list [`rpc::Call`] on the running broker over the Erlang distribution protocol.
     fn call(&self, node: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term>;

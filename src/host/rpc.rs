@@ -3,18 +3,21 @@
 //! Root plus the cookie is full code execution on the broker, so nothing here is ever built from text: a new call is a new
 //! variant. Facts: research of RabbitMQ 3.8–4.3 (`rabbit_auth_backend_internal`, `rabbit_networking`, `ranch`, …).
 
+use super::{Got, Miss};
+use eetf::{Atom, Binary, ByteList, List, Term, Tuple};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which node to ask and how to authenticate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// `rabbit@mq1`
     pub node: String,
-    /// Where its distribution listener is; from procfs or epmd.
+    /// Where its distribution listener is.
     pub address: IpAddr,
-    pub port: u16,
+    /// `None`: ask the Erlang port mapper at `address`.
+    pub port: Option<u16>,
     /// File with the Erlang cookie; its content never leaves host/.
     pub cookie_file: PathBuf,
 }
@@ -22,6 +25,8 @@ pub struct Target {
 /// The calls that an audit makes (read-only). Mutating calls are in [`Mutation`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Call {
+    /// `erlang:node/0`: the node's own name
+    NodeName,
     /// `rabbit_misc:version/0`
     Version,
     /// `rabbit_misc:otp_release/0`
@@ -38,9 +43,8 @@ pub enum Call {
     ListVhosts,
     /// `rabbit_vhost_sup_sup:check/0`: vhosts that are down
     VhostsDown,
-    /// `rabbit_networking:active_listeners/0`: the table, which keeps suspended listeners
-    ActiveListeners,
-    /// `ranch:info/0`: the sockets, with `status`
+    /// `ranch:info/0`: the sockets, with `status`; only what [`RANCH_KEYS`] names, since the options may hold TLS passwords.
+    /// `rabbit_networking:active_listeners/0` is a table that keeps listeners which are suspended, so it is not asked.
     RanchInfo,
     /// `rabbit_alarm:get_alarms/0`
     Alarms,
@@ -58,12 +62,12 @@ pub enum Call {
     ConfigFiles,
     /// `rabbit:log_locations/0`
     LogLocations,
-    /// `rabbit_khepri:is_enabled/0` (undef before 3.13)
+    /// `rabbit_khepri:is_enabled/0` (`Absent` before 3.13)
     KhepriEnabled,
     /// `rabbit_nodes:list_running/0` (3.11+) or `rabbit_mnesia:cluster_nodes(running)`
     RunningNodes,
-    /// `rabbit_networking:connections_local/0`, counted
-    LocalConnections,
+    /// `rabbit_amqqueue:count/1`: queues in a vhost, 0 also where there is no such vhost
+    CountQueues(String),
 }
 
 /// Keys of the `rabbit` application's environment that hold no secret.
@@ -104,4 +108,339 @@ pub enum Mutation {
     ResumeListeners,
     /// `rabbit_maintenance:suspend_all_client_listeners/0`
     SuspendListeners,
+}
+
+/// What is kept of each listener in the answer to [`Call::RanchInfo`].
+const RANCH_KEYS: [&str; 6] = ["status", "ip", "port", "protocol", "transport", "active_connections"];
+
+/// Who changed something, as the broker's log and events say it.
+const ACTING_USER: &str = "rmq-audit";
+
+/// Module, function and arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mfa {
+    pub module: &'static str,
+    pub function: &'static str,
+    pub args: Vec<Term>,
+}
+
+impl Mfa {
+    fn new(module: &'static str, function: &'static str, args: impl IntoIterator<Item = Term>) -> Self {
+        Mfa { module, function, args: args.into_iter().collect() }
+    }
+}
+
+/// `module:function/arity`: never the arguments, which may hold a password.
+impl std::fmt::Display for Mfa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}/{}", self.module, self.function, self.args.len())
+    }
+}
+
+impl Call {
+    /// What to call on the node named `node`: the first of these that the node's version has.
+    pub fn mfas(&self, node: &str) -> Vec<Mfa> {
+        const AUTH: &str = "rabbit_auth_backend_internal";
+        let mfa = match self {
+            Call::NodeName => Mfa::new("erlang", "node", []),
+            Call::Version => Mfa::new("rabbit_misc", "version", []),
+            Call::OtpRelease => Mfa::new("rabbit_misc", "otp_release", []),
+            Call::IsRunning => Mfa::new("rabbit", "is_running", []),
+            Call::ListUsers => Mfa::new(AUTH, "list_users", []),
+            Call::LookupUser(name) => Mfa::new(AUTH, "lookup_user", [binary(name)]),
+            Call::ListPermissions => Mfa::new(AUTH, "list_permissions", []),
+            Call::ListVhosts => Mfa::new("rabbit_vhost", "list_names", []),
+            Call::VhostsDown => Mfa::new("rabbit_vhost_sup_sup", "check", []),
+            Call::RanchInfo => Mfa::new("ranch", "info", []),
+            Call::Alarms => Mfa::new("rabbit_alarm", "get_alarms", []),
+            Call::Drained => Mfa::new("rabbit_maintenance", "is_being_drained_local_read", [atom(node)]),
+            Call::RabbitEnv(key) => Mfa::new("application", "get_env", [atom("rabbit"), atom(key.name())]),
+            Call::MemoryLimit => Mfa::new("vm_memory_monitor", "get_memory_limit", []),
+            Call::DiskFreeLimit => Mfa::new("rabbit_disk_monitor", "get_disk_free_limit", []),
+            Call::DiskFree => Mfa::new("rabbit_disk_monitor", "get_disk_free", []),
+            Call::ConfigFiles => Mfa::new("rabbit", "config_files", []),
+            Call::LogLocations => Mfa::new("rabbit", "log_locations", []),
+            Call::KhepriEnabled => Mfa::new("rabbit_khepri", "is_enabled", []),
+            Call::CountQueues(vhost) => Mfa::new("rabbit_amqqueue", "count", [binary(vhost)]),
+            Call::RunningNodes => {
+                return vec![
+                    Mfa::new("rabbit_nodes", "list_running", []),
+                    Mfa::new("rabbit_mnesia", "cluster_nodes", [atom("running")]),
+                ];
+            }
+        };
+        vec![mfa]
+    }
+
+    /// Leaves out of an answer what nobody asked for and may be secret.
+    pub fn pare(&self, answer: Term) -> Term {
+        match self {
+            Call::RanchInfo => pare_listeners(&answer),
+            _ => answer,
+        }
+    }
+}
+
+/// Both forms of `ranch:info/0` (a map since ranch 2, a list of pairs on RabbitMQ 3.8) as `[{Ref, [{Key, Value}]}]`.
+fn pare_listeners(info: &Term) -> Term {
+    let listener = |(reference, details): (Term, Term)| {
+        let kept = RANCH_KEYS.iter().filter_map(|key| Some(tuple([atom(key), field(&details, key)?.clone()])));
+        tuple([reference, List::from(kept.collect::<Vec<_>>()).into()])
+    };
+    let mut listeners = pairs(info);
+    listeners.sort_by_key(|(reference, _)| brief(reference));
+    List::from(listeners.into_iter().map(listener).collect::<Vec<_>>()).into()
+}
+
+impl EnvKey {
+    fn name(self) -> &'static str {
+        match self {
+            EnvKey::LoopbackUsers => "loopback_users",
+            EnvKey::TcpListeners => "tcp_listeners",
+            EnvKey::SslListeners => "ssl_listeners",
+            EnvKey::AuthMechanisms => "auth_mechanisms",
+            EnvKey::AuthBackends => "auth_backends",
+            EnvKey::ProxyProtocol => "proxy_protocol",
+            EnvKey::AnonymousLoginUser => "anonymous_login_user",
+            EnvKey::VmMemoryHighWatermark => "vm_memory_high_watermark",
+        }
+    }
+}
+
+impl Mutation {
+    /// The file with the password that the call needs.
+    pub fn password_file(&self) -> Option<&Path> {
+        match self {
+            Mutation::AddUser { password_file, .. } => Some(password_file),
+            _ => None,
+        }
+    }
+
+    /// What to call; `password` is that of [`Mutation::password_file`].
+    pub fn mfa(&self, password: &[u8]) -> Mfa {
+        const AUTH: &str = "rabbit_auth_backend_internal";
+        let acting = binary(ACTING_USER);
+        match self {
+            Mutation::AddUser { name, .. } => Mfa::new(AUTH, "add_user", [binary(name), Binary::from(password).into(), acting]),
+            Mutation::DeleteUser { name } => Mfa::new(AUTH, "delete_user", [binary(name), acting]),
+            Mutation::SetPermissions { user, vhost, configure, write, read } => {
+                let args = [user, vhost, configure, write, read].map(|text| binary(text));
+                Mfa::new(AUTH, "set_permissions", args.into_iter().chain([acting]))
+            }
+            Mutation::ClearPermissions { user, vhost } => {
+                Mfa::new(AUTH, "clear_permissions", [binary(user), binary(vhost), acting])
+            }
+            Mutation::SetTags { user, tags } => {
+                let tags = List::from(tags.iter().map(|tag| atom(tag)).collect::<Vec<_>>());
+                Mfa::new(AUTH, "set_tags", [binary(user), tags.into(), acting])
+            }
+            Mutation::AddVhost { name } => Mfa::new("rabbit_vhost", "add", [binary(name), acting]),
+            Mutation::DeleteVhost { name } => Mfa::new("rabbit_vhost", "delete", [binary(name), acting]),
+            Mutation::EnsurePlugins { file } => {
+                let file = ByteList::from(file.as_os_str().as_encoded_bytes().to_vec());
+                Mfa::new("rabbit_plugins", "ensure", [file.into()])
+            }
+            Mutation::ResumeListeners => Mfa::new("rabbit_maintenance", "resume_all_client_listeners", []),
+            Mutation::SuspendListeners => Mfa::new("rabbit_maintenance", "suspend_all_client_listeners", []),
+        }
+    }
+
+    /// Whether the broker did it: `ok` and `{ok, …}` are success, anything else a `Failed` that says what came back.
+    /// `password` is what the call was made with: a reason that repeats it is not passed on.
+    pub fn outcome(&self, answer: &Term, password: &[u8]) -> Got<()> {
+        let what = self.mfa(&[]).to_string();
+        let parts = elements(answer);
+        let why = match (parts.first().unwrap_or(answer), parts.get(1)) {
+            (Term::Atom(done), _) if done.name == "ok" => return Ok(()),
+            (Term::Atom(error), Some(reason)) if error.name == "error" => brief(reason),
+            _ => format!("unexpected answer {}", brief(answer)),
+        };
+        let password = String::from_utf8_lossy(password);
+        let repeated = !password.is_empty() && why.contains(&*password);
+        Err(Miss::failed(what, if repeated { outline(answer) } else { why }))
+    }
+}
+
+/// What `rex` replied: the function's value, or why there is none. `Absent`: this version has no such function.
+pub fn reply(mfa: &Mfa, answer: Term) -> Got<Term> {
+    let parts = elements(&answer);
+    let (Some("badrpc"), Some(reason)) = (parts.first().and_then(name), parts.get(1)) else { return Ok(answer) };
+    let [exit, cause] = elements(reason) else { return Err(Miss::failed(mfa.to_string(), outline(reason))) };
+    if name(exit) == Some("EXIT") && is_undefined(mfa, cause) {
+        return Err(Miss::Absent { what: mfa.to_string() });
+    }
+    // An exit reason is {Reason, Stack}; the stack holds arguments.
+    let cause = elements(cause).first().unwrap_or(cause);
+    Err(Miss::failed(mfa.to_string(), format!("failed on the node: {}", outline(cause))))
+}
+
+/// `{undef, [{M, F, Args, _} | _]}` about the function itself, not about one that it calls.
+fn is_undefined(mfa: &Mfa, cause: &Term) -> bool {
+    let [undef, Term::List(stack)] = elements(cause) else { return false };
+    let top = stack.elements.first().map(elements).unwrap_or_default();
+    name(undef) == Some("undef")
+        && top.first().and_then(name) == Some(mfa.module)
+        && top.get(1).and_then(name) == Some(mfa.function)
+}
+
+// --- terms
+
+pub fn atom(name: &str) -> Term {
+    Atom::from(name).into()
+}
+
+pub fn binary(text: &str) -> Term {
+    Binary::from(text.as_bytes()).into()
+}
+
+pub fn tuple<const N: usize>(elements: [Term; N]) -> Term {
+    Tuple::from(Vec::from(elements)).into()
+}
+
+/// The elements of a tuple; none for any other term.
+pub fn elements(term: &Term) -> &[Term] {
+    match term {
+        Term::Tuple(t) => &t.elements,
+        _ => &[],
+    }
+}
+
+/// The elements of a proper list. A list of small numbers arrives as a string: `text` reads that, this does not.
+pub fn items(term: &Term) -> Option<&[Term]> {
+    match term {
+        Term::List(l) => Some(&l.elements),
+        _ => None,
+    }
+}
+
+/// The name of an atom.
+pub fn name(term: &Term) -> Option<&str> {
+    match term {
+        Term::Atom(a) => Some(&a.name),
+        _ => None,
+    }
+}
+
+/// An integer that fits.
+pub fn integer(term: &Term) -> Option<i64> {
+    match term {
+        Term::FixInteger(i) => Some(i64::from(i.value)),
+        Term::BigInteger(i) => i64::try_from(&i.value).ok(),
+        _ => None,
+    }
+}
+
+/// An atom, a UTF-8 binary or a string (a list of code points).
+pub fn text(term: &Term) -> Option<String> {
+    match term {
+        Term::Atom(a) => Some(a.name.clone()),
+        Term::Binary(b) => String::from_utf8(b.bytes.clone()).ok(),
+        Term::ByteList(l) => Some(l.bytes.iter().map(|b| char::from(*b)).collect()),
+        Term::List(l) => {
+            let point = |t: &Term| integer(t).and_then(|i| u32::try_from(i).ok()).and_then(char::from_u32);
+            l.elements.iter().map(point).collect()
+        }
+        _ => None,
+    }
+}
+
+/// Keys and values of a map or of a list of pairs.
+pub fn pairs(term: &Term) -> Vec<(Term, Term)> {
+    match term {
+        Term::Map(m) => m.map.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        Term::List(l) => {
+            let pair = |t: &Term| matches!(elements(t), [_, _]).then(|| (elements(t)[0].clone(), elements(t)[1].clone()));
+            l.elements.iter().filter_map(pair).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The value of an atom key in a map or in a list of pairs.
+pub fn field<'a>(term: &'a Term, key: &str) -> Option<&'a Term> {
+    match term {
+        Term::Map(m) => m.map.get(&atom(key)),
+        Term::List(l) => l.elements.iter().find_map(|t| match elements(t) {
+            [k, value] if name(k) == Some(key) => Some(value),
+            _ => None,
+        }),
+        _ => None,
+    }
+}
+
+/// A term for a message to the user: texts as texts, at most 200 characters.
+pub fn brief(term: &Term) -> String {
+    let whole = written(term, &|leaf| text(leaf).unwrap_or_else(|| leaf.to_string()));
+    whole.chars().take(200).collect()
+}
+
+/// The shape of a term: its atoms, everything else as `_`. For terms that may hold a secret.
+fn outline(term: &Term) -> String {
+    let whole = written(term, &|leaf| name(leaf).unwrap_or("_").to_owned());
+    whole.chars().take(200).collect()
+}
+
+fn written(term: &Term, leaf: &dyn Fn(&Term) -> String) -> String {
+    match term {
+        Term::Tuple(t) => format!("{{{}}}", t.elements.iter().map(|t| written(t, leaf)).collect::<Vec<_>>().join(", ")),
+        other => leaf(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(text: &str) -> Term {
+        ByteList::from(text).into()
+    }
+
+    fn number(value: i32) -> Term {
+        eetf::FixInteger { value }.into()
+    }
+
+    #[test]
+    fn text_comes_in_four_forms() {
+        assert_eq!(text(&atom("rabbit@mq1")), Some("rabbit@mq1".into()));
+        assert_eq!(text(&binary("ü")), Some("ü".into()));
+        assert_eq!(text(&ByteList::from(vec![0x66, 0xfc]).into()), Some("fü".into()), "a string holds code points, not UTF-8");
+        assert_eq!(text(&List::from(vec![number(0x20ac)]).into()), Some("€".into()));
+        assert_eq!(text(&List::nil().into()), Some(String::new()));
+        assert_eq!(text(&Binary::from(vec![0xff]).into()), None);
+        assert_eq!(text(&List::from(vec![number(-1)]).into()), None);
+    }
+
+    #[test]
+    fn pairs_and_maps_are_looked_up_alike() {
+        let list = Term::from(List::from(vec![tuple([atom("port"), number(5672)])]));
+        let map = Term::from(eetf::Map::from([(atom("port"), number(5672))]));
+        for term in [list, map] {
+            assert_eq!(field(&term, "port").and_then(integer), Some(5672));
+            assert_eq!(field(&term, "ip"), None);
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_why_but_never_repeats_the_password() {
+        let add = Mutation::AddUser { name: "u".into(), password_file: "/p".into() };
+        let outcome = |answer: Term| add.outcome(&answer, b"geheim").map_err(|m| m.to_string());
+        assert_eq!(outcome(atom("ok")), Ok(()));
+        assert_eq!(outcome(tuple([atom("ok"), List::nil().into()])), Ok(()));
+        let exists = tuple([atom("error"), tuple([atom("user_already_exists"), binary("u")])]);
+        let said = "rabbit_auth_backend_internal:add_user/3: {user_already_exists, u}";
+        assert_eq!(outcome(exists), Err(said.into()));
+        let weak = tuple([atom("error"), string("minimum required password length is 8")]);
+        assert!(outcome(weak).is_err_and(|why| why.ends_with("minimum required password length is 8")));
+        let leak = tuple([atom("error"), tuple([atom("bad"), string("geheim is too short")])]);
+        assert!(outcome(leak).is_err_and(|why| why.ends_with("{error, {bad, _}}")));
+        assert!(outcome(atom("timeout")).is_err_and(|why| why.ends_with("unexpected answer timeout")));
+    }
+
+    #[test]
+    fn calls_are_shown_without_their_arguments() {
+        let add = Mutation::AddUser { name: "u".into(), password_file: "/p".into() };
+        assert_eq!(add.mfa(b"geheim").to_string(), "rabbit_auth_backend_internal:add_user/3");
+        let drained = Call::Drained.mfas("rabbit@mq1");
+        assert_eq!(drained[0].args, [atom("rabbit@mq1")]);
+    }
 }
