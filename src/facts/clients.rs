@@ -1,6 +1,16 @@
 //! Derived: every client that must connect, and what this host makes of it.
-use super::{Fact, firewall::Verdict};
+//!
+//! A client of the intent with several source networks becomes several entries: each network has its own way in.
+
+use super::firewall::{Firewall, Packet, Verdict};
+use super::listeners::Listener;
+use super::{Fact, Facts, broker, net};
+use crate::formats::cidr::Cidr;
+use crate::host::Host;
+use crate::host::amqp::{Answer, Login, Probe};
+use crate::policy::{ClientIntent, Intent, SERVICES};
 use serde::Serialize;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// One (client, source network) pair of the intent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,7 +29,7 @@ pub struct Client {
     pub port: Fact<i64>,
     /// The address of this host that it will use; unknown while the addresses are.
     pub to: Fact<Option<String>>,
-    /// Interface that its packets come in by, from the route back.
+    /// Interface that its packets come in by, from the route back; null: there is no route back.
     pub interface: Fact<Option<String>>,
     /// The packet filter's verdict.
     pub firewall: Fact<Verdict>,
@@ -38,4 +48,275 @@ pub struct Client {
     pub has_password: bool,
     /// Outcome of a real login from this host as this client (Answer's names); null: not tried.
     pub login: Fact<Option<String>>,
+    /// What the broker answered to that login; empty if it was not tried or succeeded.
+    pub login_text: String,
+}
+
+/// Evaluates the intent. A real login is tried where a user and a password file were given and the broker listens.
+pub fn derive(host: &dyn Host, facts: &Facts, intent: &Intent) -> Vec<Client> {
+    let each = intent.clients.iter().flat_map(|c| sources(c).into_iter().map(move |from| (c, from)));
+    each.map(|(client, from)| evaluate(host, facts, client, &from)).collect()
+}
+
+/// Nothing said means "from anywhere".
+fn sources(client: &ClientIntent) -> Vec<String> {
+    if client.from.is_empty() { vec!["any".to_owned()] } else { client.from.clone() }
+}
+
+fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -> Client {
+    let remote = from != "local";
+    let intent = &as_served(facts, intent);
+    let port = port(facts, intent);
+    let way = way_in(facts, intent, from);
+    let listener = listener(facts, &intent.service, &port, &way, remote);
+    let firewall = verdict(&facts.firewall, from, &port, &way);
+    let node = node(facts);
+    let user = intent.user.as_deref();
+    let (login, login_text) = login(host, facts, intent, &port, &way, &listener);
+    Client {
+        name: intent.name.clone(),
+        from: from.to_owned(),
+        example: example(from).map(|a| a.to_string()),
+        assumed: intent.assumed,
+        remote,
+        service: intent.service.clone(),
+        to: way.as_ref().map(|w| w.to.map(|a| a.to_string())),
+        interface: way.as_ref().map(|w| w.interface.clone()),
+        port,
+        firewall,
+        listener,
+        user: intent.user.clone(),
+        vhost: intent.vhost.clone(),
+        user_exists: ask_user(&node, user, |n, u| n.users.as_ref().map(|us| us.iter().any(|x| x.name == u))),
+        user_loopback_only: ask_user(&node, user, |n, u| n.loopback_users.as_ref().map(|us| us.iter().any(|x| x == u))),
+        vhost_exists: ask(&node, |n| n.vhosts.as_ref().map(|vs| vs.contains(&intent.vhost))),
+        has_permission: ask_user(&node, user, |n, u| {
+            n.permissions.as_ref().map(|ps| ps.iter().any(|p| p.user == u && p.vhost == intent.vhost))
+        }),
+        has_password: intent.password_file.is_some(),
+        login,
+        login_text,
+    }
+}
+
+/// Of clients that nobody described it is not known whether they speak TLS: they are taken to use what the broker serves.
+fn as_served(facts: &Facts, intent: &ClientIntent) -> ClientIntent {
+    let serves = |service: &str| facts.listeners.known().is_some_and(|ls| ls.iter().any(|l| l.service == service));
+    let tls_only = intent.assumed && intent.service == "amqp" && !serves("amqp") && serves("amqps");
+    ClientIntent { service: if tls_only { "amqps".into() } else { intent.service.clone() }, ..intent.clone() }
+}
+
+/// The node, with "none runs" turned into a reason: nothing can be said about users of a broker that is down.
+fn node(facts: &Facts) -> Fact<&broker::Node> {
+    match &facts.node {
+        Fact::Known(Some(node)) => Fact::Known(node),
+        Fact::Known(None) => Fact::Unknown("RabbitMQ is not running".into()),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    }
+}
+
+fn ask<T>(node: &Fact<&broker::Node>, question: impl Fn(&broker::Node) -> Fact<T>) -> Fact<T> {
+    match node {
+        Fact::Known(node) => question(node),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    }
+}
+
+fn ask_user(
+    node: &Fact<&broker::Node>,
+    user: Option<&str>,
+    question: impl Fn(&broker::Node, &str) -> Fact<bool>,
+) -> Fact<Option<bool>> {
+    match user {
+        None => Fact::Known(None),
+        Some(user) => ask(node, |n| question(n, user)).map(Some),
+    }
+}
+
+/// An address that stands for the source. `any` has none that would not be a guess; evaluation of the packet filter takes the
+/// whole network.
+fn example(from: &str) -> Option<IpAddr> {
+    match from {
+        "any" => None,
+        "local" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        cidr => Cidr::parse(cidr).map(|c| c.first_host()),
+    }
+}
+
+/// The port from the intent, the broker's configuration, or the service's well-known one, in this order.
+fn port(facts: &Facts, intent: &ClientIntent) -> Fact<i64> {
+    if let Some(port) = intent.port {
+        return Fact::Known(i64::from(port));
+    }
+    let well_known = SERVICES.iter().find(|(s, _)| *s == intent.service).map_or(5672, |(_, p)| i64::from(*p));
+    facts.listeners.as_ref().map(|ls| {
+        let of_service = || ls.iter().filter(|l| l.service == intent.service);
+        let reachable = of_service().find(|l| !l.loopback).or_else(|| of_service().next());
+        reachable.map_or(well_known, |l| l.port)
+    })
+}
+
+/// How a packet comes in.
+#[derive(Debug, Clone)]
+struct WayIn {
+    /// `None`: the host has no address of that family on the interface.
+    to: Option<IpAddr>,
+    /// `None`: there is no route back to the source.
+    interface: Option<String>,
+}
+
+fn way_in(facts: &Facts, intent: &ClientIntent, from: &str) -> Fact<WayIn> {
+    if from == "local" {
+        return Fact::Known(WayIn {
+            to: Some(intent.to.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+            interface: Some("lo".into()),
+        });
+    }
+    let (addresses, routes) = match (&facts.net.addresses, &facts.net.routes) {
+        (Fact::Known(a), Fact::Known(r)) => (a, r),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => return Fact::Unknown(why.clone()),
+    };
+    let source = example(from);
+    let interface = intent.interface.clone().or_else(|| match source {
+        Some(source) => interface_to(addresses, routes, source),
+        None => default_interface(addresses, routes),
+    });
+    let v6 = source.is_some_and(|s| s.is_ipv6());
+    let to = intent.to.or_else(|| {
+        let on = addresses.iter().filter(|a| a.scope == "global" && a.up && a.v6 == v6);
+        on.clone()
+            .find(|a| Some(&a.interface) == interface.as_ref())
+            .or_else(|| on.clone().next())
+            .and_then(|a| a.address.parse().ok())
+    });
+    Fact::Known(WayIn { to, interface })
+}
+
+/// The interface of the most specific route back to the source; an address of this host is reached over `lo`.
+fn interface_to(addresses: &[net::Address], routes: &[net::Route], source: IpAddr) -> Option<String> {
+    if addresses.iter().any(|a| a.address.parse() == Ok(source)) {
+        return Some("lo".into());
+    }
+    let matching = routes.iter().filter_map(|r| Cidr::parse(&r.to).filter(|c| c.contains(source)).map(|c| (c.prefix, r)));
+    matching.max_by_key(|(prefix, r)| (*prefix, -r.metric)).map(|(_, r)| r.interface.clone())
+}
+
+/// Where packets from anywhere come in: the default route's interface, else the first one with a global address.
+fn default_interface(addresses: &[net::Address], routes: &[net::Route]) -> Option<String> {
+    let default = routes.iter().filter(|r| r.to == "0.0.0.0/0").min_by_key(|r| r.metric).map(|r| r.interface.clone());
+    default.or_else(|| addresses.iter().find(|a| a.scope == "global" && a.up && !a.v6).map(|a| a.interface.clone()))
+}
+
+fn verdict(firewall: &Fact<Firewall>, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<Verdict> {
+    let (firewall, port, way) = match (firewall, port, way) {
+        (Fact::Known(f), Fact::Known(p), Fact::Known(w)) => (f, *p, w),
+        (Fact::Unknown(why), _, _) | (_, Fact::Unknown(why), _) | (_, _, Fact::Unknown(why)) => {
+            return Fact::Unknown(why.clone());
+        }
+    };
+    let (Some(to), Some(interface)) = (way.to, &way.interface) else {
+        return Fact::Unknown("there is no route back to the client".into());
+    };
+    let Ok(port) = u16::try_from(port) else {
+        return Fact::Unknown(format!("{port} is not a port"));
+    };
+    match from {
+        "any" => firewall.verdict_for_network(if to.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, to, port, interface),
+        "local" => firewall.verdict(&Packet { source: to, destination: to, port, interface: interface.clone() }),
+        cidr => firewall.verdict_for_network(cidr, to, port, interface),
+    }
+}
+
+/// What answers at `to`:`port`.
+fn listener(facts: &Facts, service: &str, port: &Fact<i64>, way: &Fact<WayIn>, remote: bool) -> Fact<String> {
+    let (listeners, port) = match (&facts.listeners, port) {
+        (Fact::Known(l), Fact::Known(p)) => (l, *p),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => return Fact::Unknown(why.clone()),
+    };
+    let of_port: Vec<&Listener> = listeners.iter().filter(|l| l.service == service && l.port == port).collect();
+    if of_port.is_empty() {
+        return Fact::Known("absent".into());
+    }
+    if let Some(why) = of_port.iter().find_map(|l| l.state.why()) {
+        return Fact::Unknown(why.to_owned());
+    }
+    let to = way.known().and_then(|w| w.to);
+    let states: Vec<String> = of_port.iter().map(|l| state_for(l, to, remote)).collect();
+    let best = ["listening", "suspended", "loopback-only", "other-address", "foreign"];
+    let found = best.iter().find(|s| states.iter().any(|x| x == *s));
+    Fact::Known(found.map_or("absent", |s| *s).to_owned())
+}
+
+fn state_for(listener: &Listener, to: Option<IpAddr>, remote: bool) -> String {
+    let state = listener.state.known().cloned().unwrap_or_default();
+    if state != "listening" {
+        return state;
+    }
+    if listener.loopback && remote {
+        return "loopback-only".into();
+    }
+    let takes = match (listener.address.parse::<IpAddr>(), to) {
+        (Ok(bound), Some(to)) => bound == to || bound.is_unspecified() && (bound.is_ipv4() == to.is_ipv4() || bound.is_ipv6()),
+        _ => true,
+    };
+    if takes { state } else { "other-address".into() }
+}
+
+/// A real login over the address that the client will use: the broker then sees a peer that is not loopback, as with the client.
+fn login(
+    host: &dyn Host,
+    facts: &Facts,
+    intent: &ClientIntent,
+    port: &Fact<i64>,
+    way: &Fact<WayIn>,
+    listener: &Fact<String>,
+) -> (Fact<Option<String>>, String) {
+    let not_tried = (Fact::Known(None), String::new());
+    let (Some(user), Some(password_file)) = (&intent.user, &intent.password_file) else { return not_tried };
+    if intent.service != "amqp" || listener.known().map(String::as_str) != Some("listening") {
+        return not_tried;
+    }
+    // A login as a user who is known not to exist would only leave an error in the broker's log.
+    if let Some(users) = node(facts).known().and_then(|n| n.users.known())
+        && !users.iter().any(|u| &u.name == user)
+    {
+        return not_tried;
+    }
+    let to = way.known().and_then(|w| w.to).zip(port.known().and_then(|p| u16::try_from(*p).ok()));
+    let Some((address, port)) = to else { return not_tried };
+    let login = Login { user: user.clone(), password_file: password_file.clone(), vhost: intent.vhost.clone() };
+    match host.amqp(&Probe { to: SocketAddr::new(address, port), login: Some(login) }) {
+        Ok(answer) => {
+            let text = answer.text();
+            (Fact::Known(Some(answer.name().to_owned())), text)
+        }
+        Err(miss) => (miss.into(), String::new()),
+    }
+}
+
+impl Answer {
+    /// The outcome in the words of CONTRACT's `sees`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Answer::Connected { .. } => "connected",
+            Answer::Refused => "refused",
+            Answer::Timeout => "timeout",
+            Answer::Reset => "reset",
+            Answer::Unreachable { .. } => "unreachable",
+            Answer::AuthRefused { .. } => "auth-refused",
+            Answer::VhostRefused { .. } => "vhost-refused",
+            Answer::Hangs => "hangs",
+            Answer::NotAmqp { .. } => "unknown",
+        }
+    }
+
+    /// What the other side said, if it said no.
+    pub fn text(&self) -> String {
+        match self {
+            Answer::AuthRefused { text } | Answer::VhostRefused { text } => text.clone(),
+            Answer::Unreachable { why } => why.clone(),
+            Answer::NotAmqp { first_bytes } => format!("answered {first_bytes}, which is not AMQP 0-9-1"),
+            _ => String::new(),
+        }
+    }
 }

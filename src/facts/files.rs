@@ -1,6 +1,8 @@
 //! Modes and owners of what the broker must be able to read or write.
-use super::Fact;
+use super::{Blank, Fact, env::Env, names::Names, os::Install};
+use crate::host::{Got, Host, Kind, Meta, Miss, optional, read_text};
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// Files and directories; null: not there.
 #[derive(Debug, Clone, Serialize)]
@@ -43,4 +45,237 @@ pub struct Dir {
     pub writable_by_broker: Fact<bool>,
     /// Entries directly inside that the broker cannot write (at most 20).
     pub foreign_entries: Vec<String>,
+}
+
+const HOME: &str = "/var/lib/rabbitmq";
+/// Debian's unit lets systemd open these as root (`StandardOutput=append:…`); the broker inherits them open.
+const SYSTEMD_LOGS: [&str; 2] = ["rabbitmq-server.log", "rabbitmq-server.error.log"];
+/// Most entries of one directory that are named.
+const MAX_FOREIGN: usize = 20;
+/// Most entries of one directory that are looked at.
+const MAX_LOOKED_AT: usize = 2000;
+
+/// Looks at the cookie, the data directories and the log directory.
+pub fn collect(host: &dyn Host, install: &Fact<Option<Install>>, env: &Env, names: &Names) -> Files {
+    let user = user(host, install);
+    Files {
+        cookie: cookie(host, &user).into(),
+        data_dirs: data_dirs(env, names).and_then(|paths| dirs(host, &paths, &user)).into(),
+        log_dir: log_dir(env).and_then(|path| dir(host, &path, "log", &user)).into(),
+    }
+}
+
+/// Who the broker is to the file system.
+struct User {
+    uid: u32,
+    gids: Vec<u32>,
+}
+
+impl User {
+    /// By mode bits; `bits`: 4 read, 2 write, 1 search.
+    fn may(&self, meta: &Meta, bits: u32) -> bool {
+        let shift = match () {
+            () if self.uid == 0 => return true,
+            () if meta.uid == self.uid => 6,
+            () if self.gids.contains(&meta.gid) => 3,
+            () => 0,
+        };
+        (meta.mode >> shift) & bits == bits
+    }
+}
+
+/// uid and groups of `rabbitmq`.
+fn user(host: &dyn Host, install: &Fact<Option<Install>>) -> Fact<User> {
+    let install = match install {
+        Fact::Known(Some(install)) => install,
+        Fact::Known(None) => return Fact::Unknown("RabbitMQ is not installed".to_owned()),
+        Fact::Unknown(why) => return Fact::Unknown(why.clone()),
+    };
+    match (&install.uid, &install.gid) {
+        (Fact::Known(Some(uid)), Fact::Known(gid)) => match groups(host) {
+            Ok(more) => Fact::Known(User { uid: *uid, gids: gid.iter().copied().chain(more).collect() }),
+            Err(miss) => miss.into(),
+        },
+        (Fact::Known(None), _) => Fact::Unknown("there is no user rabbitmq in /etc/passwd".to_owned()),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Fact::Unknown(why.clone()),
+    }
+}
+
+/// Groups that name `rabbitmq` as a member.
+fn groups(host: &dyn Host) -> Got<Vec<u32>> {
+    let text = read_text(host, "/etc/group")?;
+    let member = |line: &str| {
+        let mut fields = line.split(':').skip(2);
+        let (gid, members) = (fields.next()?.parse().ok()?, fields.next()?);
+        members.split(',').any(|m| m.trim() == "rabbitmq").then_some(gid)
+    };
+    Ok(text.lines().filter_map(member).collect())
+}
+
+fn cookie(host: &dyn Host, user: &Fact<User>) -> Got<Option<Cookie>> {
+    let path = format!("{HOME}/.erlang.cookie");
+    let Some(meta) = optional(host.stat(Path::new(&path), true))? else { return Ok(None) };
+    Ok(Some(Cookie {
+        mode: meta.mode.into(),
+        uid: meta.uid.into(),
+        mode_text: format!("{:04o}", meta.mode),
+        too_open: meta.mode & 0o077 != 0,
+        owned_by_broker: user.as_ref().map(|u| u.uid == meta.uid),
+        // One byte is at most the end of an empty line. The content is not looked at.
+        empty: Fact::Known(meta.size <= 1),
+        path,
+    }))
+}
+
+/// A variable of the environment that is a path; an unknown value makes the path unknown.
+fn path_var(env: &Env, name: &str) -> Got<Option<PathBuf>> {
+    let vars = env.vars.known().ok_or_else(|| Miss::failed(&env.file, env.vars.why().unwrap_or_default()))?;
+    match vars.get(name).map(|v| &v.value) {
+        Some(Fact::Known(value)) if !value.is_empty() => Ok(Some(PathBuf::from(value))),
+        Some(Fact::Unknown(why)) => Err(Miss::failed(format!("RABBITMQ_{name}"), why)),
+        _ => Ok(None),
+    }
+}
+
+/// The broker's home, the base of its data and the data of its node, as far as they are there.
+fn data_dirs(env: &Env, names: &Names) -> Got<Vec<PathBuf>> {
+    let base = path_var(env, "MNESIA_BASE")?.unwrap_or_else(|| Path::new(HOME).join("mnesia"));
+    let node = match path_var(env, "MNESIA_DIR")? {
+        Some(dir) => Some(dir),
+        None => names.node.known().map(|node| base.join(node)),
+    };
+    Ok([PathBuf::from(HOME), base].into_iter().chain(node).collect())
+}
+
+/// The directory that holds the node's data, or the nearest one above it that exists.
+pub(super) fn data_dir(host: &dyn Host, env: &Env, names: &Names) -> Got<Option<PathBuf>> {
+    let innermost = data_dirs(env, names)?.pop().unwrap_or_default();
+    for dir in innermost.ancestors() {
+        if optional(host.stat(dir, true))?.is_some() {
+            return Ok((dir != Path::new("/")).then(|| dir.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn log_dir(env: &Env) -> Got<PathBuf> {
+    Ok(path_var(env, "LOG_BASE")?.unwrap_or_else(|| PathBuf::from("/var/log/rabbitmq")))
+}
+
+fn dirs(host: &dyn Host, paths: &[PathBuf], user: &Fact<User>) -> Got<Vec<Dir>> {
+    let mut found = Vec::new();
+    for path in paths {
+        found.extend(dir(host, path, "data", user)?);
+    }
+    Ok(found)
+}
+
+fn dir(host: &dyn Host, path: &Path, purpose: &str, user: &Fact<User>) -> Got<Option<Dir>> {
+    let Some(meta) = optional(host.stat(path, true))? else { return Ok(None) };
+    Ok(Some(Dir {
+        path: path.display().to_string(),
+        purpose: purpose.to_owned(),
+        mode: meta.mode.into(),
+        uid: meta.uid.into(),
+        gid: meta.gid.into(),
+        writable_by_broker: match user {
+            Fact::Known(user) => writable(host, path, &meta, user).into(),
+            Fact::Unknown(why) => Fact::Unknown(why.clone()),
+        },
+        foreign_entries: user.known().map(|user| foreign_entries(host, path, user)).unwrap_or_default(),
+    }))
+}
+
+/// Write and search on the directory, search on everything above it.
+fn writable(host: &dyn Host, path: &Path, meta: &Meta, user: &User) -> Got<bool> {
+    if meta.kind != Kind::Dir || !user.may(meta, 0o3) {
+        return Ok(false);
+    }
+    for parent in path.ancestors().skip(1) {
+        if !user.may(&host.stat(parent, true)?, 0o1) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Entries that the broker cannot write: left behind by a run as root. None where the directory cannot be listed.
+fn foreign_entries(host: &dyn Host, dir: &Path, user: &User) -> Vec<String> {
+    let names = host.list(dir).unwrap_or_default();
+    let foreign = |name: &&String| {
+        if SYSTEMD_LOGS.iter().any(|log| name.starts_with(log)) {
+            return false;
+        }
+        // Read-only files of its own, like the cookie, are as they should be.
+        let meta = host.stat(&dir.join(name), false);
+        meta.is_ok_and(|m| m.kind != Kind::Link && m.uid != user.uid && !user.may(&m, 0o2))
+    };
+    names.iter().take(MAX_LOOKED_AT).filter(foreign).take(MAX_FOREIGN).cloned().collect()
+}
+
+impl Blank for Files {
+    fn blank(why: &str) -> Self {
+        Files { cookie: Fact::blank(why), data_dirs: Fact::blank(why), log_dir: Fact::blank(why) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+
+    fn look(host: &Fake) -> Files {
+        let env =
+            Env { file: String::new(), present: Fact::Known(false), vars: Fact::Known([].into()), problems: Fact::Known(vec![]) };
+        let mut names = Names::blank("test");
+        names.node = Fact::Known("rabbit@mq1".to_owned());
+        collect(host, &super::super::os::collect_install(host), &env, &names)
+    }
+
+    fn host() -> Fake {
+        Fake::new()
+            .dir("/usr/lib/rabbitmq/lib/rabbitmq_server-4.0.5", 0o755, 0, 0)
+            .file("/etc/passwd", "rabbitmq:x:104:109::/var/lib/rabbitmq:/bin/sh\n")
+            .file("/etc/group", "adm:x:4:syslog,rabbitmq\nrabbitmq:x:109:\n")
+            .dir("/var/lib/rabbitmq", 0o750, 104, 109)
+            .dir("/var/lib/rabbitmq/mnesia/rabbit@mq1", 0o750, 104, 109)
+            .dir("/var/lib/rabbitmq/mnesia", 0o750, 104, 109)
+            .dir("/var/log/rabbitmq", 0o770, 0, 4)
+            .file_with("/var/lib/rabbitmq/.erlang.cookie", "ABCDEFGH", 0o400, 104, 109)
+    }
+
+    #[test]
+    fn a_healthy_host_is_healthy() {
+        let files = look(&host());
+        let cookie = files.cookie.known().cloned().flatten().unwrap();
+        assert_eq!((cookie.mode_text.as_str(), cookie.too_open), ("0400", false));
+        assert_eq!((cookie.owned_by_broker, cookie.empty), (Fact::Known(true), Fact::Known(false)));
+        let dirs = files.data_dirs.known().cloned().unwrap();
+        assert_eq!(dirs.len(), 3);
+        assert!(dirs.iter().all(|d| d.writable_by_broker == Fact::Known(true) && d.foreign_entries.is_empty()), "{dirs:?}");
+        // By the supplementary group adm.
+        assert_eq!(files.log_dir.known().cloned().flatten().unwrap().writable_by_broker, Fact::Known(true));
+    }
+
+    #[test]
+    fn what_root_left_behind_is_found() {
+        let host = host()
+            .file_with("/var/lib/rabbitmq/.erlang.cookie", "", 0o644, 0, 0)
+            .file_with("/var/log/rabbitmq/rabbit@mq1.log", "", 0o640, 0, 0)
+            .file_with("/var/log/rabbitmq/rabbitmq-server.log", "", 0o644, 0, 0)
+            .dir("/var/lib/rabbitmq/mnesia", 0o700, 0, 0);
+        let files = look(&host);
+        let cookie = files.cookie.known().cloned().flatten().unwrap();
+        assert!(cookie.too_open && cookie.owned_by_broker == Fact::Known(false) && cookie.empty == Fact::Known(true));
+        assert_eq!(files.log_dir.known().cloned().flatten().unwrap().foreign_entries, ["rabbit@mq1.log"]);
+        let dirs = files.data_dirs.known().cloned().unwrap();
+        let writable: Vec<_> = dirs.iter().map(|d| d.writable_by_broker.clone()).collect();
+        assert_eq!(writable, [Fact::Known(true), Fact::Known(false), Fact::Known(false)]);
+    }
+
+    #[test]
+    fn a_closed_home_is_unknown_not_absent() {
+        let files = look(&host().denied("/var/lib/rabbitmq"));
+        assert!(files.cookie.why().is_some_and(|w| w.starts_with("permission denied")));
+    }
 }

@@ -1,0 +1,131 @@
+//! What the broker's user may do with a file, by mode bits.
+
+use crate::facts::{Fact, os::Install};
+use crate::host::{Got, Host, Kind, Meta, Miss, read_text};
+use std::path::{Component, Path, PathBuf};
+
+/// The user that the broker runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub uid: u32,
+    /// Its own group and those that /etc/group puts it in.
+    pub gids: Vec<u32>,
+}
+
+/// Permission bit of reading (a file) or listing (a directory).
+pub const READ: u32 = 4;
+/// Permission bit of writing.
+pub const WRITE: u32 = 2;
+/// Permission bit of going through a directory.
+pub const SEARCH: u32 = 1;
+
+/// The answer to "may it?".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    Yes,
+    Absent,
+    /// Its own mode bits refuse it.
+    No(PathBuf),
+    /// This directory on the way cannot be entered: to the broker the path does not exist.
+    Hidden(PathBuf),
+}
+
+impl User {
+    /// The user `rabbitmq` of the installation with its supplementary groups.
+    pub fn of(host: &dyn Host, install: &Install) -> Fact<User> {
+        let (uid, gid) = match (&install.uid, &install.gid) {
+            (Fact::Known(Some(uid)), Fact::Known(gid)) => (*uid, *gid),
+            (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => return Fact::Unknown(why.clone()),
+            (Fact::Known(None), _) => return Fact::Unknown("there is no user rabbitmq".into()),
+        };
+        let groups = read_text(host, "/etc/group").unwrap_or_default();
+        let member = |line: &str| {
+            let mut fields = line.split(':').skip(2);
+            let gid: u32 = fields.next()?.parse().ok()?;
+            fields.next()?.split(',').any(|name| name.trim() == "rabbitmq").then_some(gid)
+        };
+        Fact::Known(User { uid, gids: gid.into_iter().chain(groups.lines().filter_map(member)).collect() })
+    }
+
+    fn allowed(&self, meta: &Meta, bits: u32) -> bool {
+        let shift = if meta.uid == self.uid {
+            6
+        } else if self.gids.contains(&meta.gid) {
+            3
+        } else {
+            0
+        };
+        self.uid == 0 || (meta.mode >> shift) & bits == bits
+    }
+}
+
+/// Whether `user` may do `bits` with `path`, directories on the way and symbolic links included. ACLs are not looked at.
+pub fn may(host: &dyn Host, user: &User, path: &Path, bits: u32) -> Got<Access> {
+    let mut todo = components(path);
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = todo.pop() {
+        if part == Path::new("..") {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&part);
+        let meta = match host.stat(&next, false) {
+            Ok(meta) => meta,
+            Err(miss) if miss.is_absent() => return Ok(Access::Absent),
+            Err(miss) => return Err(miss),
+        };
+        if meta.kind == Kind::Link {
+            links += 1;
+            if links > 40 {
+                return Err(Miss::failed(path.display().to_string(), "too many levels of symbolic links"));
+            }
+            let target = host.read_link(&next)?;
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            todo.extend(components(&target));
+            continue;
+        }
+        let needed = if todo.is_empty() { bits } else { SEARCH };
+        if !user.allowed(&meta, needed) {
+            return Ok(if todo.is_empty() { Access::No(next) } else { Access::Hidden(next) });
+        }
+        at = next;
+    }
+    Ok(Access::Yes)
+}
+
+/// Whether the broker's user certainly may not read a file.
+pub fn hidden(host: &dyn Host, user: &Fact<User>, path: &Path) -> bool {
+    let Fact::Known(user) = user else { return false };
+    matches!(may(host, user, path, READ), Ok(Access::No(_) | Access::Hidden(_)))
+}
+
+/// Normal and `..` components, last first.
+fn components(path: &Path) -> Vec<PathBuf> {
+    let keep = |c: &Component<'_>| matches!(c, Component::Normal(_) | Component::ParentDir);
+    path.components().filter(keep).map(|c| PathBuf::from(c.as_os_str())).rev().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+
+    #[test]
+    fn every_directory_on_the_way_counts() {
+        let user = User { uid: 104, gids: vec![109, 110] };
+        let host = Fake::new()
+            .file_with("/etc/rabbitmq/rabbitmq.conf", "", 0o640, 0, 109)
+            .file_with("/etc/rabbitmq/root.conf", "", 0o600, 0, 0)
+            .file_with("/etc/ssl/private/key.pem", "", 0o640, 0, 110)
+            .dir("/etc/ssl/private", 0o700, 0, 0)
+            .link("/etc/rabbitmq/key.pem", "../ssl/private/key.pem");
+        let may = |path: &str| may(&host, &user, Path::new(path), READ).unwrap();
+        assert_eq!(may("/etc/rabbitmq/rabbitmq.conf"), Access::Yes);
+        assert_eq!(may("/etc/rabbitmq/root.conf"), Access::No("/etc/rabbitmq/root.conf".into()));
+        assert_eq!(may("/etc/rabbitmq/key.pem"), Access::Hidden("/etc/ssl/private".into()));
+        assert_eq!(may("/etc/rabbitmq/none"), Access::Absent);
+    }
+}

@@ -1,0 +1,498 @@
+//! Settings against the schema: what the broker would refuse, and what can be guessed about how it was meant.
+
+use super::access::{self, Access, User};
+use super::settings::{Line, Settings};
+use super::{Problem, secrets};
+use crate::facts::Fact;
+use crate::formats::schema::code::{Complaint, complaint};
+use crate::formats::schema::value::{Datatype, HostCheck, Reading, Typed, Validity, is_ip};
+use crate::formats::schema::{Found, Mapping, Schema, distance, words};
+use crate::host::{Host, MAX_FILE};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// What the check needs besides the settings.
+pub struct Context<'a> {
+    pub host: &'a dyn Host,
+    pub schema: &'a Schema,
+    pub user: &'a Fact<User>,
+    /// Single quotes are part of the value.
+    pub literal_quotes: bool,
+    /// The parser refuses values with characters beyond Latin-1.
+    pub latin1: bool,
+    /// `$(NAME)` may name an environment variable (cuttlefish 2.6).
+    pub environment: bool,
+    /// What the broker starts besides its core; unknown: keys of plugins are not judged.
+    pub started: &'a Fact<Vec<String>>,
+    /// A passphrase for encrypted values is configured.
+    pub passphrase: bool,
+}
+
+/// What the check found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    pub problems: Vec<Problem>,
+    /// Why it is not certain that the broker boots.
+    pub undecided: Vec<String>,
+}
+
+/// Checks all settings.
+pub fn check(context: &Context<'_>, settings: &Settings) -> Findings {
+    let mut run =
+        Run { context, settings, out: Findings::default(), typed: BTreeMap::new(), set: BTreeSet::new(), paths: BTreeSet::new() };
+    for line in settings.effective() {
+        run.line(line);
+    }
+    run.plugins();
+    run.translations();
+    run.companions();
+    run.out
+}
+
+struct Run<'a> {
+    context: &'a Context<'a>,
+    settings: &'a Settings,
+    out: Findings,
+    /// Values by the key as the schema names it (aliases resolved, `$` words filled in).
+    typed: BTreeMap<String, Typed>,
+    /// Keys that are set, whether or not their value could be read.
+    set: BTreeSet<String>,
+    /// Application paths that get a value.
+    paths: BTreeSet<&'a str>,
+}
+
+impl<'a> Run<'a> {
+    fn line(&mut self, line: &'a Line) {
+        if self.context.latin1 && line.entry.value.chars().any(|c| u32::from(c) > 255) {
+            let message = "this version's parser does not accept characters beyond Latin-1".to_owned();
+            return self.out.problems.push(line.problem("encoding", true, message, line.value_at()));
+        }
+        let mapping = match self.context.schema.find(&line.entry.words) {
+            Found::Mapping(mapping) => mapping,
+            Found::Unknown | Found::Ambiguous => return self.unknown(line),
+        };
+        let name = if mapping.is_fuzzy() { line.entry.key.clone() } else { mapping.key() };
+        self.paths.insert(&mapping.path);
+        self.set.insert(name.clone());
+        let Some(text) = self.substituted(line) else { return };
+        match self.context.schema.read(mapping, &text) {
+            Reading::Good(value) => {
+                self.quotes(line, &value);
+                self.tag(line, mapping, &value);
+                self.validators(line, mapping, &value);
+                self.typed.insert(name, value);
+            }
+            Reading::Bad(expected) => self.bad(line, mapping, &expected, suggestion(self.context.schema, mapping, &text)),
+            Reading::Undecided(why) => self.out.undecided.push(format!("{}: {why}", line.entry.key)),
+        }
+    }
+
+    fn unknown(&mut self, line: &Line) {
+        let schema = self.context.schema;
+        if !schema.unread.is_empty() {
+            let why =
+                format!("{}: not in the part of the schemas that could be read ({})", line.entry.key, schema.unread.join("; "));
+            return self.out.undecided.push(why);
+        }
+        let near = schema.nearest(&line.entry.words);
+        // Of several keys below the one that was written, the one whose value fits is meant; any text fits a text.
+        let misfit = |key: &&String| match schema.find(&words(key)) {
+            Found::Mapping(mapping) => match schema.read(mapping, &line.entry.value) {
+                Reading::Good(Typed::Text(_)) => 1,
+                Reading::Good(_) => 0,
+                _ => 2,
+            },
+            _ => 2,
+        };
+        let below = near.iter().filter(|k| k.strip_prefix(&line.entry.key).is_some_and(|rest| rest.starts_with('.')));
+        let best = below.min_by_key(misfit).or(near.first());
+        let message = format!("this RabbitMQ has no setting `{}`: it does not boot with it", line.entry.key);
+        let mut problem = line.problem("unknown-key", true, message, line.at());
+        if best.is_some_and(|key| secrets::is_secret(key)) {
+            problem.value = None;
+            problem.text = secrets::line("password", &line.entry.text, line.entry.value_column);
+        }
+        problem.suggestion = best.cloned();
+        self.out.problems.push(problem);
+    }
+
+    fn bad(&mut self, line: &Line, mapping: &Mapping, expected: &str, suggestion: Option<String>) {
+        let shown = if line.secret() { "the value".to_owned() } else { format!("`{}`", line.shown()) };
+        let hint = match port_list(mapping) && line.entry.value.contains(':') {
+            true => " (one address and port for each key)",
+            false => "",
+        };
+        let mut problem = line.problem("bad-value", true, format!("{shown} is not {expected}{hint}"), line.value_at());
+        problem.suggestion = suggestion.filter(|_| !line.secret());
+        self.out.problems.push(problem);
+    }
+
+    /// The value with `$(other.key)`, `$(ENVIRONMENT)` and `$(<file)` put in; None where that cannot be known or fails.
+    fn substituted(&mut self, line: &Line) -> Option<String> {
+        let value = &line.entry.value;
+        if self.context.environment
+            && let Some(file) = value.strip_prefix("$(<").and_then(|v| v.strip_suffix(')'))
+        {
+            return self.file_value(line, file.trim());
+        }
+        let mut text = value.clone();
+        // Each round replaces one; settings may refer to settings.
+        for _ in 0..20 {
+            let Some((start, name, end)) = reference(&text) else { return Some(text) };
+            match self.settings.value(&name) {
+                Some(other) => text.replace_range(start..end, other),
+                None if self.context.environment && INHERITED.contains(&name.as_str()) => return None,
+                None if self.context.environment => {
+                    self.out
+                        .undecided
+                        .push(format!("{}: rests on the environment variable {name} of the broker", line.entry.key));
+                    return None;
+                }
+                None => {
+                    let message = format!("`$({name})` is replaced by the setting `{name}`, which there is not");
+                    self.out.problems.push(line.problem("bad-value", true, message, line.value_at()));
+                    return None;
+                }
+            }
+        }
+        self.out.problems.push(line.problem("bad-value", true, "the `$(…)` refer to each other".into(), line.value_at()));
+        None
+    }
+
+    fn file_value(&mut self, line: &Line, file: &str) -> Option<String> {
+        let path = Path::new(&line.file).parent().unwrap_or(Path::new("/")).join(file);
+        // What the broker cannot read would stand in a message about a wrong value.
+        if access::hidden(self.context.host, self.context.user, &path) {
+            self.out.undecided.push(super::settings::not_the_brokers(&path.display().to_string()).to_string());
+            return None;
+        }
+        match self.context.host.read(&path, MAX_FILE) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+            }
+            Err(miss) if miss.is_absent() => {
+                let message = format!("{} is not there", path.display());
+                self.out.problems.push(line.problem("missing-file", true, message, line.value_at()));
+                None
+            }
+            Err(miss) => {
+                self.out.undecided.push(miss.to_string());
+                None
+            }
+        }
+    }
+
+    /// Quotes that the parser of this version takes for a part of the value.
+    fn quotes(&mut self, line: &Line, value: &Typed) {
+        let text = &line.entry.value;
+        let within = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+        let single = self.context.literal_quotes && text.starts_with('\'');
+        if matches!(value, Typed::Text(_) | Typed::Atom(_) | Typed::Tagged { .. })
+            && !line.entry.quoted
+            && (within('"') || single)
+        {
+            let message = "the quotes are part of the value".to_owned();
+            let mut problem = line.problem("quoted-value", false, message, line.value_at());
+            problem.suggestion = (!line.secret()).then(|| text.trim_matches(['"', '\'']).to_owned());
+            self.out.problems.push(problem);
+        }
+    }
+
+    /// `abc:def` where a password may be encrypted: the part before the colon is taken for the tag.
+    fn tag(&mut self, line: &Line, mapping: &Mapping, value: &Typed) {
+        let Typed::Tagged { tag, .. } = value else { return };
+        let translation = self.context.schema.translation(&mapping.path).unwrap_or("");
+        let any_tag = translation.contains("optionally_tagged");
+        if tag != "encrypted" && !any_tag {
+            return;
+        }
+        if self.context.passphrase {
+            return self.out.undecided.push(format!("{}: encrypted values are not decrypted here", line.entry.key));
+        }
+        let message = match tag.as_str() {
+            "encrypted" => {
+                "the value is encrypted, and no passphrase is configured (config_entry_decoder in advanced.config)".to_owned()
+            }
+            _ => "the colon makes this RabbitMQ take the value for an encrypted one, and no passphrase is configured".to_owned(),
+        };
+        self.out.problems.push(line.problem("encrypted-colon", true, message, line.value_at()));
+    }
+
+    fn validators(&mut self, line: &Line, mapping: &Mapping, value: &Typed) {
+        // Cuttlefish looks validators up by the key of the mapping, so those of `$` keys never run.
+        if mapping.is_fuzzy() {
+            return;
+        }
+        for name in &mapping.validators {
+            match self.context.schema.validate(name, value) {
+                Validity::Holds => {}
+                Validity::Fails => {
+                    let message = self.context.schema.validator_message(name).to_owned();
+                    let shown = if line.secret() { "the value".to_owned() } else { format!("`{}`", line.shown()) };
+                    let mut problem = line.problem("bad-value", true, format!("{shown}: {message}"), line.value_at());
+                    problem.suggestion = (!line.secret()).then(|| without_blanks(&line.entry.value)).flatten();
+                    self.out.problems.push(problem);
+                }
+                Validity::OnHost(check) => self.on_host(line, check),
+                Validity::Undecided => self.out.undecided.push(format!("{}: validator {name}", line.entry.key)),
+            }
+        }
+    }
+
+    /// A path that the broker's user must be able to use.
+    fn on_host(&mut self, line: &Line, check: HostCheck) {
+        let path = Path::new(&line.entry.value);
+        let user = match self.context.user {
+            Fact::Known(user) => user,
+            Fact::Unknown(why) => return self.out.undecided.push(format!("{}: {why}", line.entry.key)),
+        };
+        if !path.is_absolute() {
+            return self.out.undecided.push(format!("{}: a path relative to where the broker was started", line.entry.key));
+        }
+        let bits = match check {
+            HostCheck::Exists => 0,
+            HostCheck::Readable | HostCheck::Pem => access::READ,
+            HostCheck::Directory => access::READ | access::SEARCH,
+            HostCheck::Writable => access::WRITE | access::SEARCH,
+        };
+        let message = match access::may(self.context.host, user, path, bits) {
+            Ok(Access::Yes) if check == HostCheck::Pem => self.without_pem(line, path),
+            Ok(Access::Yes) => None,
+            Ok(Access::Absent) => Some(format!("{} is not there", path.display())),
+            Ok(Access::No(by) | Access::Hidden(by)) => {
+                Some(format!("the broker's user may not use {} because of the permissions of {}", path.display(), by.display()))
+            }
+            Err(miss) => return self.out.undecided.push(format!("{}: {miss}", line.entry.key)),
+        };
+        if let Some(message) = message {
+            self.out.problems.push(line.problem("missing-file", true, message, line.value_at()));
+        }
+    }
+
+    fn without_pem(&mut self, line: &Line, path: &Path) -> Option<String> {
+        match self.context.host.read(path, MAX_FILE) {
+            Ok(bytes) => {
+                let pem = bytes.windows(11).any(|w| w == b"-----BEGIN ");
+                (!pem).then(|| format!("{} holds no PEM-encoded certificate or key", path.display()))
+            }
+            Err(miss) => {
+                self.out.undecided.push(format!("{}: {miss}", line.entry.key));
+                None
+            }
+        }
+    }
+
+    /// Settings of a plugin that the broker does not start have no effect. One problem for each plugin.
+    fn plugins(&mut self) {
+        let Fact::Known(started) = self.context.started else { return };
+        let mut named = BTreeSet::new();
+        for line in self.settings.effective() {
+            let Found::Mapping(mapping) = self.context.schema.find(&line.entry.words) else { continue };
+            let app = &mapping.app;
+            if !app.starts_with("rabbitmq_")
+                || ALWAYS.contains(&app.as_str())
+                || started.contains(app)
+                || !named.insert(app.clone())
+            {
+                continue;
+            }
+            let message = format!("{} has no effect: the plugin {app} is not enabled", line.entry.key);
+            let mut problem = line.problem("needs-plugin", false, message, line.at());
+            problem.suggestion = Some(app.clone());
+            self.out.problems.push(problem);
+        }
+    }
+
+    /// Translations that certainly fail for the values that are set.
+    fn translations(&mut self) {
+        let schema = self.context.schema;
+        let given = |key: &str| self.set.contains(key) || matches!(schema.find(&words(key)), Found::Mapping(m) if m.has_default);
+        let get = |key: &str| self.typed.get(key).cloned();
+        let found: Vec<(&str, Complaint)> =
+            self.paths.iter().filter_map(|path| Some((*path, complaint(schema.translation(path)?, &get, &given)?))).collect();
+        // Some translations hand everything to code that checks addresses and files of its own.
+        for path in &self.paths {
+            if schema.translation(path).is_some_and(|t| t.contains("_schema:")) {
+                self.out.undecided.push(format!("{path} is checked by code of the broker"));
+            }
+        }
+        for (path, complaint) in found {
+            let (key, message) = match complaint {
+                Complaint::Refused { key, message } => (key, message),
+                Complaint::Missing { key } => (None, format!("`{key}` must be set too")),
+                Complaint::NotLatin1 { key } => {
+                    (Some(key), "the value holds characters that the broker cannot use here".to_owned())
+                }
+            };
+            let set = |line: &&Line| match &key {
+                Some(key) => schema.renamed(&line.entry.words).unwrap_or(&line.entry.key) == key,
+                None => matches!(schema.find(&line.entry.words), Found::Mapping(m) if m.path == path),
+            };
+            if let Some(line) = self.settings.effective().find(set) {
+                self.out.problems.push(line.problem("bad-value", true, message, line.value_at()));
+            }
+        }
+    }
+
+    /// Settings that need others beside them; the code of these translations is not of a shape that can be read.
+    fn companions(&mut self) {
+        self.together("default_permissions", &["configure", "read", "write"]);
+        for line in self.settings.effective() {
+            let position = match line.entry.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                ["auth_backends", position, ..] | ["http_dispatch", "auth_backends", position, ..] => {
+                    position.parse::<i64>().is_ok()
+                }
+                _ => true,
+            };
+            if !position {
+                let message = "the position of an authentication backend must be an integer: auth_backends.1".to_owned();
+                self.out.problems.push(line.problem("bad-value", true, message, line.at()));
+            }
+        }
+        let value = |key: &str| self.settings.value(key);
+        let mut missing: Vec<(&Line, String)> = Vec::new();
+        let pause = "cluster_partition_handling";
+        if let Some(line) = self.settings.get(pause).filter(|l| l.entry.value == "pause_if_all_down") {
+            let below = "cluster_partition_handling.pause_if_all_down";
+            if self.settings.below(&format!("{below}.nodes")).is_empty() {
+                missing.push((line, format!("{below}.nodes.1")));
+            } else if value(&format!("{below}.recover")).is_none() {
+                missing.push((line, format!("{below}.recover")));
+            }
+        }
+        for bind in ["auth_ldap.dn_lookup_bind", "auth_ldap.other_bind"] {
+            let alone = value(bind).is_some();
+            for (one, other) in [("user_dn", "password"), ("password", "user_dn")] {
+                let line = self.settings.get(&format!("{bind}.{one}"));
+                if let Some(line) = line.filter(|_| !alone && value(&format!("{bind}.{other}")).is_none()) {
+                    missing.push((line, format!("{bind}.{other}")));
+                }
+            }
+        }
+        for key in ["log.syslog.ip", "log.syslog.host"] {
+            if let Some(line) = self.settings.get(key).filter(|_| value("log.syslog") != Some("true")) {
+                missing.push((line, "log.syslog = true".to_owned()));
+                break;
+            }
+        }
+        for (line, key) in missing {
+            self.out.problems.push(line.problem("bad-value", true, format!("`{key}` must be set too"), line.at()));
+        }
+        let tls = self.settings.get("log.syslog.transport").filter(|l| matches!(l.entry.value.as_str(), "tls" | "ssl"));
+        if let Some(line) = tls.filter(|_| self.settings.value("log.syslog.protocol") == Some("rfc3164")) {
+            let message = "the syslog protocol rfc3164 cannot be used with TLS".to_owned();
+            self.out.problems.push(line.problem("bad-value", true, message, line.value_at()));
+        }
+    }
+
+    /// Keys below `prefix` of which all must be set once one is.
+    fn together(&mut self, prefix: &str, names: &[&str]) {
+        let set: Vec<&Line> = names.iter().filter_map(|n| self.settings.get(&format!("{prefix}.{n}"))).collect();
+        let (Some(line), true) = (set.first(), set.len() < names.len()) else { return };
+        let keys = |here: bool| -> Vec<String> {
+            names
+                .iter()
+                .filter(|n| self.settings.get(&format!("{prefix}.{n}")).is_some() == here)
+                .map(|n| format!("{prefix}.{n}"))
+                .collect()
+        };
+        let message = format!(
+            "{} is set without {}: the broker needs all of them or none",
+            keys(true).join(", "),
+            keys(false).join(" and ")
+        );
+        self.out.problems.push(line.problem("bad-value", true, message, line.at()));
+    }
+}
+
+/// Environment variables that every broker has; their value does not matter where any text will do.
+const INHERITED: [&str; 2] = ["HOME", "PATH"];
+
+/// Applications with a schema that run without being enabled, or only serve others.
+const ALWAYS: [&str; 6] = [
+    "rabbitmq_prelaunch",
+    "rabbitmq_management_agent",
+    "rabbitmq_web_dispatch",
+    "rabbitmq_aws",
+    "rabbitmq_peer_discovery_common",
+    "rabbitmq_federation_common",
+];
+
+/// The first `$(name)` in a value: its start, its name and its end.
+fn reference(text: &str) -> Option<(usize, String, usize)> {
+    let start = text.find("$(")?;
+    let len = text.get(start..)?.find(')')?;
+    let name = text.get(start + 2..start + len)?.trim().to_owned();
+    Some((start, name, start + len + 1))
+}
+
+fn port_list(mapping: &Mapping) -> bool {
+    mapping.datatypes.contains(&Datatype::Ip)
+}
+
+/// A value that the schema takes and that was probably meant.
+fn suggestion(schema: &Schema, mapping: &Mapping, text: &str) -> Option<String> {
+    candidates(mapping, text).into_iter().find(|c| c != text && matches!(schema.read(mapping, c), Reading::Good(_)))
+}
+
+fn candidates(mapping: &Mapping, text: &str) -> Vec<String> {
+    let bare = text.trim_matches(['"', '\'']).trim();
+    let mut all = vec![bare.to_owned(), bare.to_lowercase()];
+    all.extend(mapping.datatypes.iter().filter_map(|d| match d {
+        Datatype::Enum(words) => word(words, bare),
+        Datatype::Ip => listener(bare),
+        Datatype::Float => share(bare),
+        Datatype::Integer | Datatype::Bytesize | Datatype::Bounded { .. } => number(bare),
+        _ => None,
+    }));
+    all.extend(without_blanks(bare));
+    all
+}
+
+/// `yes` → true, `pause-minority` → pause_minority, `warn` → warning.
+fn word(words: &[String], text: &str) -> Option<String> {
+    let lower = text.to_lowercase().replace('-', "_");
+    let boolean = match lower.as_str() {
+        "yes" | "1" | "on" | "enabled" | "true" => ["true", "on"],
+        "no" | "0" | "off" | "disabled" | "false" => ["false", "off"],
+        _ => ["", ""],
+    };
+    let known = |w: &&String| boolean.contains(&w.as_str());
+    let near = words.iter().map(|w| (distance(&lower, w, 2), w)).filter(|(d, _)| *d <= 2).min();
+    let begun = || words.iter().find(|w| lower.len() > 2 && w.starts_with(&lower));
+    words.iter().find(known).or(near.map(|(_, w)| w)).or_else(begun).cloned()
+}
+
+/// `[::1]:5672` → ::1:5672, `*:5672` and `:5672` → 5672, `localhost:5672` → 127.0.0.1:5672, `10.0.0.1 5672` → 10.0.0.1:5672.
+fn listener(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once([':', ' '])?;
+    let (host, port) = (host.trim(), port.trim());
+    match host.trim_start_matches('[').trim_end_matches(']') {
+        "" | "*" => Some(port.to_owned()),
+        "localhost" => Some(format!("127.0.0.1:{port}")),
+        ip if is_ip(ip) => Some(format!("{ip}:{port}")),
+        _ => None,
+    }
+}
+
+/// `40%` → 0.4, `0,4` → 0.4, `1` → 1.0
+fn share(text: &str) -> Option<String> {
+    if let Some(percent) = text.strip_suffix('%') {
+        return percent.trim().parse::<f64>().ok().map(|p| format!("{:?}", p / 100.0));
+    }
+    text.replace(',', ".").parse::<f64>().ok().map(|f| format!("{f:?}"))
+}
+
+/// The digits in front: `60s` → 60.
+fn number(text: &str) -> Option<String> {
+    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+    let unit = text.get(digits.len()..)?.trim();
+    // 1.5 is not 1, and 2GB is not 2.
+    (!digits.is_empty() && matches!(unit, "" | "s" | "sec" | "seconds" | "ms" | "/tcp")).then_some(digits)
+}
+
+/// `2 GB` → 2GB
+fn without_blanks(text: &str) -> Option<String> {
+    text.contains(' ').then(|| text.replace(' ', ""))
+}

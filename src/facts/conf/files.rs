@@ -1,0 +1,269 @@
+//! Which configuration files the broker reads, and in what order.
+
+use super::ConfFile;
+use super::access::{self, Access, User};
+use super::variable;
+use crate::facts::{Fact, env::Env};
+use crate::formats::erlang;
+use crate::host::{Got, Host, Kind, MAX_FILE, optional};
+use std::path::Path;
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// rabbitmq.conf
+    Cuttlefish,
+    /// Erlang terms that are put over everything else: advanced.config, or the classic rabbitmq.config in its place.
+    Erlang,
+}
+
+/// A configuration file that is there.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub path: String,
+    pub format: Format,
+    /// Why the broker passes it over; None: it reads it.
+    pub ignored: Option<String>,
+    pub fact: ConfFile,
+}
+
+/// Where the files are looked for.
+struct Paths {
+    /// Without extension, unless the environment names one.
+    main: String,
+    /// A directory or a pattern.
+    more: String,
+    advanced: String,
+}
+
+impl Paths {
+    fn of(env: &Env) -> Fact<Paths> {
+        let get = |name: &str, default: &str| -> Fact<String> {
+            let prefix = match variable(env, "SYS_PREFIX") {
+                Fact::Known(prefix) => prefix.unwrap_or_default(),
+                Fact::Unknown(why) => return Fact::Unknown(why),
+            };
+            variable(env, name).map(|v| v.unwrap_or_else(|| format!("{prefix}/etc/rabbitmq/{default}")))
+        };
+        match (
+            get("CONFIG_FILE", "rabbitmq"),
+            get("CONFIG_FILES", "conf.d/*.conf"),
+            get("ADVANCED_CONFIG_FILE", "advanced.config"),
+        ) {
+            (Fact::Known(main), Fact::Known(more), Fact::Known(advanced)) => Fact::Known(Paths { main, more, advanced }),
+            (Fact::Unknown(why), ..) | (_, Fact::Unknown(why), _) | (.., Fact::Unknown(why)) => Fact::Unknown(why),
+        }
+    }
+}
+
+/// All configuration files, the used ones in the order in which they are read. `user` is the broker's.
+pub fn find(host: &dyn Host, env: &Env, user: &Fact<User>) -> Fact<Vec<Found>> {
+    match Paths::of(env) {
+        Fact::Known(paths) => Search { host, user }.all(&paths).into(),
+        Fact::Unknown(why) => Fact::Unknown(why),
+    }
+}
+
+struct Search<'a> {
+    host: &'a dyn Host,
+    user: &'a Fact<User>,
+}
+
+impl Search<'_> {
+    fn all(&self, paths: &Paths) -> Got<Vec<Found>> {
+        let mut found = Vec::new();
+        let main = self.main(&paths.main, &mut found)?;
+        for path in self.more(&paths.more)? {
+            found.extend(self.file(&path, Format::Cuttlefish)?);
+        }
+        for candidate in [paths.advanced.clone(), format!("{}.config", paths.advanced)] {
+            if let Some(mut file) = self.file(&candidate, Format::Erlang)? {
+                if let Some(Found { path, format: Format::Erlang, ignored: None, .. }) = &main {
+                    file.pass_over(format!("{path} takes its place"));
+                }
+                found.push(file);
+                break;
+            }
+        }
+        // A classic rabbitmq.config is put over the rest, like an advanced.config.
+        match main {
+            Some(file) if file.format == Format::Erlang => found.push(file),
+            Some(file) => found.insert(0, file),
+            None => {}
+        }
+        Ok(found)
+    }
+
+    /// The main file; `.config` wins over `.conf`, which is then passed over and goes to `others`.
+    fn main(&self, base: &str, others: &mut Vec<Found>) -> Got<Option<Found>> {
+        if let Some(exact) = self.file(base, Format::Cuttlefish)? {
+            let format = match Path::new(base).extension().and_then(|e| e.to_str()) {
+                Some("conf") => Format::Cuttlefish,
+                Some("config") => Format::Erlang,
+                _ => self.sniff(base)?,
+            };
+            return self.file(base, format).map(|f| f.or(Some(exact)));
+        }
+        let classic = self.file(&format!("{base}.config"), Format::Erlang)?;
+        let new = self.file(&format!("{base}.conf"), Format::Cuttlefish)?;
+        match (classic, new) {
+            (Some(classic), Some(mut new)) if classic.ignored.is_none() => {
+                new.pass_over(format!("{} is there too and wins", classic.path));
+                others.push(new);
+                Ok(Some(classic))
+            }
+            (classic, new) => Ok(new.or(classic)),
+        }
+    }
+
+    /// A main file without a telling name: Erlang if it holds terms, else the rabbitmq.conf format.
+    fn sniff(&self, path: &str) -> Got<Format> {
+        let bytes = self.host.read(Path::new(path), MAX_FILE)?;
+        let erlang = !bytes.is_empty() && std::str::from_utf8(&bytes).is_ok_and(|t| erlang::consult(t).is_ok());
+        Ok(if erlang { Format::Erlang } else { Format::Cuttlefish })
+    }
+
+    /// conf.d: a pattern for the file names, or a directory of which every regular file is read. Sorted by path.
+    fn more(&self, pattern: &str) -> Got<Vec<String>> {
+        let is_dir = optional(self.host.stat(Path::new(pattern), true))?.is_some_and(|m| m.kind == Kind::Dir);
+        let (dir, names) = match (is_dir, pattern.rsplit_once('/')) {
+            (true, _) => (pattern.trim_end_matches('/'), "*"),
+            (false, Some((dir, names))) => (dir, names),
+            (false, None) => return Ok(Vec::new()),
+        };
+        let listed = optional(self.host.list(Path::new(dir)))?.unwrap_or_default();
+        Ok(listed
+            .into_iter()
+            .filter(|n| fits(n, names) && (is_dir || !n.starts_with('.')))
+            .map(|n| format!("{dir}/{n}"))
+            .collect())
+    }
+
+    /// A regular file, or None.
+    fn file(&self, path: &str, format: Format) -> Got<Option<Found>> {
+        let Some(meta) = optional(self.host.stat(Path::new(path), true))? else { return Ok(None) };
+        if meta.kind != Kind::File {
+            return Ok(None);
+        }
+        let access = match self.user {
+            Fact::Known(user) => access::may(self.host, user, Path::new(path), access::READ).into(),
+            Fact::Unknown(why) => Fact::Unknown(why.clone()),
+        };
+        let fact = ConfFile {
+            path: path.to_owned(),
+            format: match format {
+                Format::Cuttlefish => "cuttlefish".into(),
+                Format::Erlang => if path.ends_with("advanced.config") { "advanced" } else { "erlang" }.into(),
+            },
+            used: true,
+            why_ignored: None,
+            mtime: meta.mtime,
+            mode: meta.mode.into(),
+            uid: meta.uid.into(),
+            gid: meta.gid.into(),
+            readable_by_broker: access.as_ref().map(|a| *a == Access::Yes),
+            has_secret: false,
+        };
+        let mut found = Found { path: path.to_owned(), format, ignored: None, fact };
+        // A directory that the broker cannot enter hides its files from it; a file that it cannot read stops it.
+        if let Fact::Known(Access::Hidden(by)) = &access {
+            found.pass_over(format!("the broker's user may not enter {}", by.display()));
+        }
+        Ok(Some(found))
+    }
+}
+
+impl Found {
+    fn pass_over(&mut self, why: String) {
+        self.fact.used = false;
+        self.fact.why_ignored = Some(why.clone());
+        self.ignored = Some(why);
+    }
+}
+
+/// Shell patterns with `*` and `?`.
+pub fn fits(name: &str, pattern: &str) -> bool {
+    let mut pattern_chars = pattern.chars();
+    match pattern_chars.next() {
+        None => name.is_empty(),
+        Some('*') => {
+            let rest = pattern_chars.as_str();
+            name.char_indices().map(|(i, _)| i).chain([name.len()]).any(|i| name.get(i..).is_some_and(|tail| fits(tail, rest)))
+        }
+        Some(c) => {
+            let mut chars = name.chars();
+            chars.next().is_some_and(|n| c == '?' || c == n) && fits(chars.as_str(), pattern_chars.as_str())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::conf::tests::environment;
+    use crate::host::fake::Fake;
+
+    fn used(host: &Fake, vars: &[(&str, &str)]) -> Vec<String> {
+        let user = Fact::Known(User { uid: 104, gids: vec![109] });
+        let all = find(host, &environment(vars), &user).known().cloned().unwrap();
+        all.iter()
+            .map(|f| format!("{}{}", if f.ignored.is_some() { "-" } else { "" }, f.path.replace("/etc/rabbitmq/", "")))
+            .collect()
+    }
+
+    #[test]
+    fn order_and_precedence() {
+        let host = Fake::new()
+            .file("/etc/rabbitmq/rabbitmq.conf", "")
+            .file("/etc/rabbitmq/conf.d/10-b.conf", "")
+            .file("/etc/rabbitmq/conf.d/09-z.conf", "")
+            .file("/etc/rabbitmq/conf.d/notes.txt", "")
+            .file("/etc/rabbitmq/conf.d/.hidden.conf", "")
+            .file("/etc/rabbitmq/advanced.config", "");
+        assert_eq!(used(&host, &[]), ["rabbitmq.conf", "conf.d/09-z.conf", "conf.d/10-b.conf", "advanced.config"]);
+        let host = host.file("/etc/rabbitmq/rabbitmq.config", "[].");
+        assert_eq!(
+            used(&host, &[]),
+            ["-rabbitmq.conf", "conf.d/09-z.conf", "conf.d/10-b.conf", "-advanced.config", "rabbitmq.config"]
+        );
+    }
+
+    #[test]
+    fn the_environment_moves_the_files() {
+        let host = Fake::new()
+            .file("/x/main", "[].")
+            .file("/x/main.conf", "")
+            .file("/x/d/a", "")
+            .file("/x/d/b.conf", "")
+            .file("/x/adv.config", "");
+        assert_eq!(used(&host, &[("CONFIG_FILE", "/x/main"), ("CONFIG_FILES", "/x/d")]), ["/x/d/a", "/x/d/b.conf", "/x/main"]);
+        assert_eq!(
+            used(&host, &[("CONFIG_FILE", "/x/main.conf"), ("ADVANCED_CONFIG_FILE", "/x/adv")]),
+            ["/x/main.conf", "/x/adv.config"]
+        );
+        assert_eq!(used(&host, &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_closed_directory_hides_and_a_closed_file_does_not() {
+        let host = Fake::new().file("/etc/rabbitmq/conf.d/a.conf", "").dir("/etc/rabbitmq/conf.d", 0o700, 0, 0).file_with(
+            "/etc/rabbitmq/rabbitmq.conf",
+            "",
+            0o600,
+            0,
+            0,
+        );
+        assert_eq!(used(&host, &[]), ["rabbitmq.conf", "-conf.d/a.conf"]);
+    }
+
+    #[test]
+    fn patterns() {
+        assert!(
+            fits("a.conf", "*.conf")
+                && fits(".conf", "*.conf")
+                && !fits("a.confx", "*.conf")
+                && fits("abc", "a?c")
+                && !fits("ac", "a?c")
+        );
+    }
+}

@@ -1,0 +1,346 @@
+//! The effective configuration with the origin of every setting, and what keeps the broker from booting.
+
+pub mod access;
+mod advanced;
+mod check;
+mod files;
+mod listeners;
+mod schemas;
+pub mod secrets;
+mod settings;
+
+use super::env::Env;
+use super::net::Net;
+use super::os::Install;
+use super::plugins::{Plugins, packages};
+use super::{Fact, Where};
+use crate::formats::rabbitmq_conf::Dialect;
+use crate::formats::schema::Schema;
+use crate::host::overlay::Overlay;
+use crate::host::{Host, read_text};
+use access::User;
+use advanced::Advanced;
+use serde::Serialize;
+use settings::Settings;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// rabbitmq.conf + conf.d + advanced.config (or the classic rabbitmq.config).
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Conf {
+    /// Files that the broker reads, in order; later wins.
+    pub files: Fact<Vec<ConfFile>>,
+    /// Effective settings of the rabbitmq.conf format by key; secret values are struck out.
+    pub settings: Fact<BTreeMap<String, Setting>>,
+    /// Problems in any of the files.
+    pub problems: Fact<Vec<Problem>>,
+    /// Would the broker boot with these files? Unknown when the schema of the installed version could not be read.
+    pub boots: Fact<bool>,
+    /// AMQP listeners as the broker will open them, from all sources (conf, conf.d, advanced, environment, default).
+    pub listeners: Fact<Vec<WantedListener>>,
+    /// Effective loopback_users; the default is ["guest"].
+    pub loopback_users: Fact<LoopbackUsers>,
+    /// default_user of the files, if set.
+    pub default_user: Fact<Option<String>>,
+    /// Newest modification time of the files, seconds since the epoch; 0: no file.
+    pub newest_mtime: Fact<i64>,
+}
+
+/// One configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ConfFile {
+    pub path: String,
+    /// cuttlefish | erlang | advanced
+    pub format: String,
+    /// Read by the broker; false: it is there, but the broker passes it over (`why_ignored`).
+    pub used: bool,
+    pub why_ignored: Option<String>,
+    pub mtime: i64,
+    pub mode: i64,
+    pub uid: i64,
+    pub gid: i64,
+    /// Can the broker's user read it, by mode bits of the file and its directories?
+    pub readable_by_broker: Fact<bool>,
+    /// Holds a password or key.
+    pub has_secret: bool,
+}
+
+/// One effective setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Setting {
+    pub value: String,
+    pub at: Where,
+    /// Earlier settings of the same key that this one hides.
+    pub overrides: Vec<Where>,
+}
+
+/// One problem, in the order of the files. `code` is a stable name: unknown-key | bad-value | syntax | encoding | unreadable | overlap | address-not-local |
+/// privileged-port | missing-file | advanced-syntax | plugins-syntax | needs-plugin | ignored-file | duplicate | value-cut-by-hash |
+/// quoted-value | encrypted-colon
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Problem {
+    pub code: String,
+    /// The broker does not boot with it.
+    pub fatal: bool,
+    pub key: Option<String>,
+    /// The offending value (never a secret).
+    pub value: Option<String>,
+    pub message: String,
+    /// For unknown-key: the nearest known key; for bad-value: a value that would do.
+    pub suggestion: Option<String>,
+    /// The line as it stands in the file, for the excerpt; secrets struck out.
+    pub text: String,
+    pub at: Where,
+}
+
+/// A listener that the configuration asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct WantedListener {
+    /// amqp | amqps | management | …: the names of CONTRACT's `service`
+    pub service: String,
+    /// `auto` (all interfaces), or an address
+    pub address: String,
+    pub port: i64,
+    /// The key that sets it (`listeners.tcp.1`); null: the default or the environment.
+    pub key: Option<String>,
+    pub at: Option<Where>,
+    /// default | conf | advanced | env
+    pub source: String,
+}
+
+/// Users that may log in from this host only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LoopbackUsers {
+    pub users: Vec<String>,
+    /// What set it; null: the default.
+    pub at: Option<Where>,
+    /// Keys that made it so, e.g. `loopback_users.guest`.
+    pub keys: Vec<String>,
+}
+
+/// What the environment sets a variable to, by its name without `RABBITMQ_`. Empty counts as unset, except for the lists of
+/// plugins and feature flags.
+pub fn variable(env: &Env, name: &str) -> Fact<Option<String>> {
+    let vars = match &env.vars {
+        Fact::Known(vars) => vars,
+        Fact::Unknown(why) => return Fact::Unknown(why.clone()),
+    };
+    let empty_counts = matches!(name, "ENABLED_PLUGINS" | "FEATURE_FLAGS");
+    match vars.get(name).map(|v| &v.value) {
+        None => Fact::Known(None),
+        Some(Fact::Known(value)) => Fact::Known(Some(value.clone()).filter(|v| empty_counts || !v.is_empty())),
+        Some(Fact::Unknown(why)) => Fact::Unknown(format!("RABBITMQ_{name}: {why}")),
+    }
+}
+
+/// Reads and checks the configuration as the broker would. `boots` rests on these files and enabled_plugins; what else can keep
+/// a broker from starting (a port in use, a damaged database) is in other facts.
+pub fn collect(host: &dyn Host, install: &Fact<Option<Install>>, env: &Env, plugins: &Plugins, net: &Net) -> Conf {
+    let user = match install {
+        Fact::Known(Some(install)) => User::of(host, install),
+        Fact::Known(None) => Fact::Unknown("RabbitMQ is not installed".into()),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    };
+    match files::find(host, env, &user) {
+        Fact::Known(found) => Collector { host, install, env, plugins, net, user }.conf(found),
+        Fact::Unknown(why) => Conf::unknown(&why),
+    }
+}
+
+/// The same with some files replaced in memory (`None`: removed), by absolute path: what would be true after a change. A changed
+/// enabled_plugins counts too.
+pub fn check_with(
+    host: &dyn Host,
+    install: &Fact<Option<Install>>,
+    env: &Env,
+    net: &Net,
+    replaced: BTreeMap<PathBuf, Option<Vec<u8>>>,
+) -> Conf {
+    let host = Overlay::new(host, replaced);
+    let plugins = super::plugins::collect(&host, install, env);
+    collect(&host, install, env, &plugins, net)
+}
+
+impl Conf {
+    fn unknown(why: &str) -> Conf {
+        let why = || why.to_owned();
+        Conf {
+            files: Fact::Unknown(why()),
+            settings: Fact::Unknown(why()),
+            problems: Fact::Unknown(why()),
+            boots: Fact::Unknown(why()),
+            listeners: Fact::Unknown(why()),
+            loopback_users: Fact::Unknown(why()),
+            default_user: Fact::Unknown(why()),
+            newest_mtime: Fact::Unknown(why()),
+        }
+    }
+}
+
+struct Collector<'a> {
+    host: &'a dyn Host,
+    install: &'a Fact<Option<Install>>,
+    env: &'a Env,
+    plugins: &'a Plugins,
+    net: &'a Net,
+    user: Fact<User>,
+}
+
+impl Collector<'_> {
+    fn conf(&self, found: Vec<files::Found>) -> Conf {
+        let mut problems: Vec<Problem> = found.iter().filter_map(ignored).collect();
+        let mut undecided = Vec::new();
+        let packages = match self.install {
+            Fact::Known(Some(install)) => packages::list(self.host, &install.plugin_dirs).into(),
+            Fact::Known(None) => Fact::Unknown("RabbitMQ is not installed".into()),
+            Fact::Unknown(why) => Fact::Unknown(why.clone()),
+        };
+        let cuttlefish = packages.known().and_then(|p: &Vec<packages::Package>| schemas::cuttlefish(p));
+        let dialect = self.install.known().and_then(Option::as_ref).map(|install| schemas::dialect(install, cuttlefish));
+        // Without an installation the newest reader is the likeliest.
+        let dialect = dialect.unwrap_or_else(|| Dialect::for_cuttlefish(3, 9));
+        let settings = settings::read(self.host, &found, &self.user, dialect, &mut problems);
+        let advanced = advanced::read(self.host, &found, &mut problems);
+        if let Fact::Known(set) = settings.as_ref()
+            && !set.is_empty()
+        {
+            match packages.as_ref() {
+                Fact::Known(packages) => match schemas::load(self.host, packages, cuttlefish) {
+                    Ok(schema) => {
+                        let findings = check::check(&self.context(&schema, dialect, cuttlefish, &advanced), set);
+                        problems.extend(findings.problems);
+                        undecided.extend(findings.undecided);
+                    }
+                    Err(miss) => undecided.push(miss.to_string()),
+                },
+                Fact::Unknown(why) => undecided.push(why),
+            }
+        }
+        undecided.extend(settings.why().map(str::to_owned));
+        undecided.extend(advanced.why().map(str::to_owned));
+        self.plugins_problem(&mut problems, &mut undecided);
+        let (listeners, loopback_users, default_user) = self.derived(&settings, &advanced, &mut problems, &mut undecided);
+        let order: Vec<&str> = found.iter().map(|f| f.path.as_str()).collect();
+        problems.sort_by_key(|p| (order.iter().position(|f| *f == p.at.file).unwrap_or(order.len()), p.at.line, p.at.column));
+        let fatal = problems.iter().any(|p| p.fatal);
+        let boots = match (fatal, undecided.is_empty()) {
+            (true, _) => Fact::Known(false),
+            (false, true) => Fact::Known(true),
+            (false, false) => Fact::Unknown(undecided.join("; ")),
+        };
+        let newest = found.iter().filter(|f| f.ignored.is_none()).map(|f| f.fact.mtime).max().unwrap_or(0);
+        Conf {
+            files: Fact::Known(self.files(found, &settings, &advanced)),
+            settings: settings.map(|s| s.facts()),
+            problems: Fact::Known(problems),
+            boots,
+            listeners,
+            loopback_users,
+            default_user,
+            newest_mtime: Fact::Known(newest),
+        }
+    }
+
+    fn context<'s>(
+        &'s self,
+        schema: &'s Schema,
+        dialect: Dialect,
+        cuttlefish: Option<schemas::Cuttlefish>,
+        advanced: &Fact<Advanced>,
+    ) -> check::Context<'s> {
+        let decoder = advanced.known().and_then(|a| a.get("rabbit", "config_entry_decoder"));
+        check::Context {
+            host: self.host,
+            schema,
+            user: &self.user,
+            literal_quotes: !dialect.single_quotes,
+            latin1: cuttlefish.is_some_and(|version| version < (3, 1)),
+            environment: cuttlefish.map_or(dialect.include, |version| version >= (2, 6)),
+            started: &self.plugins.started,
+            passphrase: decoder.is_some_and(|(term, _)| term.property("passphrase").is_some()),
+        }
+    }
+
+    /// A broken enabled_plugins stops the boot like a broken configuration.
+    fn plugins_problem(&self, problems: &mut Vec<Problem>, undecided: &mut Vec<String>) {
+        match &self.plugins.problem {
+            Fact::Known(None) => {}
+            Fact::Unknown(why) => undecided.push(why.clone()),
+            Fact::Known(Some(problem)) => problems.push(Problem {
+                code: if problem.code == "syntax" { "plugins-syntax" } else { "unreadable" }.into(),
+                fatal: true,
+                key: None,
+                value: None,
+                message: problem.text.clone(),
+                suggestion: None,
+                text: self.line_of(&problem.at),
+                at: problem.at.clone(),
+            }),
+        }
+    }
+
+    fn line_of(&self, at: &Where) -> String {
+        let number = at.line.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
+        let text = read_text(self.host, &at.file).unwrap_or_default();
+        number.checked_sub(1).and_then(|n| text.lines().nth(n)).map(secrets::any_line).unwrap_or_default()
+    }
+
+    /// Listeners, loopback_users and default_user; the listeners' own problems are added.
+    fn derived(
+        &self,
+        settings: &Fact<Settings>,
+        advanced: &Fact<Advanced>,
+        problems: &mut Vec<Problem>,
+        undecided: &mut Vec<String>,
+    ) -> (Fact<Vec<WantedListener>>, Fact<LoopbackUsers>, Fact<Option<String>>) {
+        let (settings, advanced) = match (settings, advanced) {
+            (Fact::Known(settings), Fact::Known(advanced)) => (settings, advanced),
+            (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => {
+                return (Fact::Unknown(why.clone()), Fact::Unknown(why.clone()), Fact::Unknown(why.clone()));
+            }
+        };
+        let started = &self.plugins.started;
+        let sources = listeners::Sources { host: self.host, settings, advanced, env: self.env, started, net: self.net };
+        let all = sources.all();
+        match &all {
+            Fact::Known(all) => problems.extend(sources.problems(all, undecided)),
+            Fact::Unknown(why) => undecided.push(why.clone()),
+        }
+        let loopback = listeners::loopback_users(settings, advanced);
+        (all, Fact::Known(loopback), Fact::Known(listeners::default_user(settings, advanced)))
+    }
+
+    fn files(&self, found: Vec<files::Found>, settings: &Fact<Settings>, advanced: &Fact<Advanced>) -> Vec<ConfFile> {
+        let with_secret = settings.known().map(|s| s.with_secret.as_slice()).unwrap_or_default();
+        let erlang_secret = advanced.known().is_some_and(|a| a.has_secret);
+        let fact = |f: files::Found| {
+            let erlang = f.format == files::Format::Erlang && f.ignored.is_none();
+            ConfFile { has_secret: with_secret.contains(&f.path) || (erlang && erlang_secret), ..f.fact }
+        };
+        found.into_iter().map(fact).collect()
+    }
+}
+
+/// A file that is there, but that the broker passes over.
+fn ignored(file: &files::Found) -> Option<Problem> {
+    let why = file.ignored.as_ref()?;
+    Some(Problem {
+        code: "ignored-file".into(),
+        fatal: false,
+        key: None,
+        value: None,
+        message: format!("the broker does not read {}: {why}", file.path),
+        suggestion: None,
+        text: String::new(),
+        at: Where { file: file.path.clone(), line: None, column: None },
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,249 @@
+//! The settings of all files of the rabbitmq.conf format together, with what is wrong with the lines themselves.
+
+use super::access::{self, User};
+use super::files::{Format, Found, fits};
+use super::{Problem, Setting, secrets};
+use crate::facts::{Fact, Where};
+use crate::formats::rabbitmq_conf::{Dialect, Document, Entry, SyntaxError};
+use crate::host::{Host, MAX_FILE, Miss};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// One line that sets something.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub file: String,
+    pub entry: Entry,
+}
+
+/// Everything that the files set.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// In the order in which the broker reads them.
+    lines: Vec<Line>,
+    /// Key (by its words) → the line that counts.
+    effective: BTreeMap<Vec<String>, usize>,
+    /// Files that hold a secret.
+    pub with_secret: Vec<String>,
+}
+
+impl Line {
+    /// The place of the key.
+    pub fn at(&self) -> Where {
+        Where { file: self.file.clone(), line: Some(self.entry.line), column: Some(self.entry.column) }
+    }
+    /// The place of the value.
+    pub fn value_at(&self) -> Where {
+        Where { column: Some(self.entry.value_column), ..self.at() }
+    }
+    pub fn secret(&self) -> bool {
+        secrets::is_secret(&self.entry.key)
+    }
+    /// The value as it may be shown.
+    pub fn shown(&self) -> String {
+        secrets::value(&self.entry.key, &self.entry.value)
+    }
+    /// A problem with this line.
+    pub fn problem(&self, code: &str, fatal: bool, message: String, at: Where) -> Problem {
+        Problem {
+            code: code.to_owned(),
+            fatal,
+            key: Some(self.entry.key.clone()),
+            value: (!self.secret()).then(|| self.shown()),
+            message,
+            suggestion: None,
+            text: secrets::line(&self.entry.key, &self.entry.text, self.entry.value_column),
+            at,
+        }
+    }
+}
+
+impl Settings {
+    /// The lines that count, by key.
+    pub fn effective(&self) -> impl Iterator<Item = &Line> {
+        self.effective.values().filter_map(|i| self.lines.get(*i))
+    }
+    /// The line that sets a key.
+    pub fn get(&self, key: &str) -> Option<&Line> {
+        let words: Vec<String> = key.split('.').map(str::to_owned).collect();
+        self.effective.get(&words).and_then(|i| self.lines.get(*i))
+    }
+    pub fn value(&self, key: &str) -> Option<&str> {
+        self.get(key).map(|line| line.entry.value.as_str())
+    }
+    /// The lines that count whose key is `prefix` and one more word.
+    pub fn below(&self, prefix: &str) -> Vec<&Line> {
+        let words: Vec<String> = prefix.split('.').map(str::to_owned).collect();
+        self.effective().filter(|l| l.entry.words.len() == words.len() + 1 && l.entry.words.starts_with(&words)).collect()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The fact: effective settings by key, secrets struck out.
+    pub fn facts(&self) -> BTreeMap<String, Setting> {
+        let fact = |(words, index): (&Vec<String>, &usize)| {
+            let line = self.lines.get(*index)?;
+            let earlier = self.lines.iter().take(*index).filter(|l| l.entry.words == *words).map(Line::at).collect();
+            Some((line.entry.raw_key.clone(), Setting { value: line.shown(), at: line.at(), overrides: earlier }))
+        };
+        self.effective.iter().filter_map(fact).collect()
+    }
+}
+
+/// Reads the used files of the rabbitmq.conf format. What is wrong goes to `problems`; a file that this program may not read is
+/// the error: then nothing can be said about settings.
+pub fn read(
+    host: &dyn Host,
+    files: &[Found],
+    user: &Fact<User>,
+    dialect: Dialect,
+    problems: &mut Vec<Problem>,
+) -> Fact<Settings> {
+    let mut reader = Reader { host, user, dialect, settings: Settings::default(), problems, unknown: None };
+    for file in files.iter().filter(|f| f.format == Format::Cuttlefish && f.ignored.is_none()) {
+        if let Fact::Known(false) = file.fact.readable_by_broker {
+            reader.problems.push(unreadable(&file.path));
+            if !at_home(&file.path) {
+                reader.unknown.get_or_insert(not_the_brokers(&file.path));
+                continue;
+            }
+        }
+        reader.file(&file.path, 0);
+    }
+    match reader.unknown {
+        Some(miss) => Fact::Unknown(miss.to_string()),
+        None => Fact::Known(reader.settings),
+    }
+}
+
+/// Whether a file is where RabbitMQ's configuration lives. The environment file can name any other, and belongs to the broker's
+/// user: a file that this user cannot read is not quoted to anybody just because it was named.
+pub fn at_home(path: &str) -> bool {
+    path.strip_prefix("/etc/rabbitmq/").is_some_and(|rest| !rest.split('/').any(|part| part == ".."))
+}
+
+/// See [`at_home`].
+pub fn not_the_brokers(path: &str) -> Miss {
+    Miss::failed(path, "not read: the broker's user may not read it either")
+}
+
+/// A file that the broker's user cannot read: the broker does not boot.
+pub fn unreadable(path: &str) -> Problem {
+    Problem {
+        code: "unreadable".into(),
+        fatal: true,
+        key: None,
+        value: None,
+        message: format!("the broker's user may not read {path}"),
+        suggestion: None,
+        text: String::new(),
+        at: Where { file: path.to_owned(), line: None, column: None },
+    }
+}
+
+/// Deepest chain of `include`s that is followed.
+const MAX_INCLUDES: u32 = 10;
+
+struct Reader<'a> {
+    host: &'a dyn Host,
+    user: &'a Fact<User>,
+    dialect: Dialect,
+    settings: Settings,
+    problems: &'a mut Vec<Problem>,
+    unknown: Option<Miss>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, path: &str, depth: u32) {
+        if depth > 0 && !at_home(path) && access::hidden(self.host, self.user, Path::new(path)) {
+            self.unknown.get_or_insert(not_the_brokers(path));
+            return;
+        }
+        let bytes = match self.host.read(Path::new(path), MAX_FILE) {
+            Ok(bytes) => bytes,
+            Err(miss) => {
+                self.unknown.get_or_insert(miss);
+                return;
+            }
+        };
+        let document = Document::parse(&bytes, self.dialect);
+        for error in document.errors() {
+            self.problems.push(syntax(path, &error));
+        }
+        let first = self.settings.lines.len();
+        let mut includes = document.includes().into_iter().peekable();
+        for entry in document.entries() {
+            while let Some(include) = includes.next_if(|i| i.line < entry.line) {
+                self.include(path, &include.path, depth);
+            }
+            self.line(path, entry.clone(), first);
+        }
+        for include in includes {
+            self.include(path, &include.path, depth);
+        }
+    }
+
+    /// An included file is read in place; one that is not there is passed over silently, as the broker does.
+    fn include(&mut self, from: &str, pattern: &str, depth: u32) {
+        let base = Path::new(from).parent().unwrap_or(Path::new("/")).join(pattern);
+        let (Some(dir), Some(name)) = (base.parent(), base.file_name().map(|n| n.to_string_lossy().into_owned())) else { return };
+        if depth >= MAX_INCLUDES {
+            self.unknown.get_or_insert(Miss::failed(from, "files include each other"));
+            return;
+        }
+        match self.host.list(dir) {
+            Ok(names) => {
+                for file in names.into_iter().filter(|n| fits(n, &name)) {
+                    self.file(&dir.join(file).display().to_string(), depth + 1);
+                }
+            }
+            Err(miss) if miss.is_absent() => {}
+            Err(miss) => {
+                self.unknown.get_or_insert(miss);
+            }
+        }
+    }
+
+    fn line(&mut self, path: &str, entry: Entry, first_of_file: usize) {
+        let line = Line { file: path.to_owned(), entry };
+        let index = self.settings.lines.len();
+        if line.secret() && !self.settings.with_secret.iter().any(|f| f == path) {
+            self.settings.with_secret.push(path.to_owned());
+        }
+        let earlier = self.settings.effective.insert(line.entry.words.clone(), index);
+        if let Some(earlier) = earlier.filter(|e| *e >= first_of_file).and_then(|e| self.settings.lines.get(e))
+            && earlier.file == path
+        {
+            let message = format!("{} is already set in line {}; this line counts", line.entry.key, earlier.entry.line);
+            self.problems.push(line.problem("duplicate", false, message, line.at()));
+        }
+        if let Some(column) = cut_by_hash(&line.entry) {
+            let message = format!("the value ends at the `#` in column {column}: the rest of the line is a comment");
+            let at = Where { column: Some(column), ..line.at() };
+            self.problems.push(line.problem("value-cut-by-hash", false, message, at));
+        }
+        self.settings.lines.push(line);
+    }
+}
+
+/// The column of a `#` that ends the value with no blank before it: most likely it was meant to be part of the value.
+fn cut_by_hash(entry: &Entry) -> Option<u32> {
+    let column = entry.comment_column.filter(|_| !entry.quoted)?;
+    let before = entry.text.chars().nth(usize::try_from(column).ok()?.checked_sub(2)?)?;
+    (!before.is_whitespace()).then_some(column)
+}
+
+fn syntax(path: &str, error: &SyntaxError) -> Problem {
+    let bom = error.line == 1 && error.text.starts_with('\u{feff}');
+    Problem {
+        code: if error.encoding || bom { "encoding" } else { "syntax" }.into(),
+        fatal: true,
+        key: None,
+        value: None,
+        message: secrets::any_line(&error.message),
+        suggestion: None,
+        text: secrets::any_line(error.text.trim_start_matches('\u{feff}')),
+        at: Where { file: path.to_owned(), line: Some(error.line), column: Some(error.column) },
+    }
+}

@@ -1,0 +1,510 @@
+//! Packet filters: who manages them, and the verdict for a packet.
+
+mod iptables;
+pub mod model;
+mod nft_json;
+mod nft_text;
+mod read;
+pub mod ufw;
+pub mod verdict;
+
+#[cfg(test)]
+mod kernel_test;
+#[cfg(test)]
+mod tests;
+
+use super::Fact;
+use crate::host::Host;
+use model::{Hook, ct};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use verdict::{At, End, Flight, Options, Path, Walk};
+
+/// What decides about packets that come in.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Firewall {
+    /// ufw | firewalld | nftables-service | netfilter-persistent | iptables | nftables | none
+    pub manager: String,
+    /// ufw is enabled (/etc/ufw/ufw.conf)
+    pub ufw_enabled: bool,
+    /// ufw's chains are in the kernel: enabled without them means that it filters nothing (or, after a flush, everything).
+    pub ufw_loaded: bool,
+    pub firewalld_running: bool,
+    /// Ruleset sources that hold at least one base chain: iptables-nft, iptables-legacy, nftables, …
+    pub engines: Vec<String>,
+    /// Rules in /etc/ufw/user.rules and user6.rules, in the order in which `ufw insert` counts them; not for rules.
+    #[serde(skip)]
+    pub ufw_rules: Fact<Vec<ufw::UserRule>>,
+    /// The parsed packet-filter model; not for rules.
+    #[serde(skip)]
+    pub model: model::Model,
+}
+
+/// A packet: a new TCP connection to this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub port: u16,
+    /// Interface that it comes in by.
+    pub interface: String,
+}
+
+/// The answer for one packet (or a network: the first address, unless the ruleset tells its parts apart).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Verdict {
+    /// accept | drop | reject | depends
+    pub verdict: String,
+    /// tcp-reset | icmp-port-unreachable | icmp-host-prohibited | …; null unless reject
+    pub reject_with: Option<String>,
+    pub decided_by: Option<DecidingRule>,
+    /// For `depends`: on what.
+    pub depends_on: Vec<String>,
+    /// An accept rule for this packet that stands behind the deciding rule.
+    pub shadowed_accept: Option<DecidingRule>,
+    /// What the client sees: connected | refused | timeout | unreachable | hangs | reset | unknown
+    pub sees: String,
+    /// Which packet of the connection is decided about: syn | reply | established
+    pub packet: String,
+}
+
+/// The rule (or policy) that decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DecidingRule {
+    /// `ip filter`, `inet filter`, …
+    pub table: String,
+    pub chain: String,
+    /// As its own tool prints it, or `policy drop`.
+    pub rule: String,
+    /// nft handle, or position in the chain counted from 1
+    pub handle_or_line: Option<i64>,
+}
+
+/// Ports from which Linux clients connect by default (net.ipv4.ip_local_port_range).
+const CLIENT_PORTS: (u16, u16) = (32768, 60999);
+const SYN: u128 = 0x02;
+const SYN_ACK: u128 = 0x12;
+const ACK: u128 = 0x10;
+const RST_ACK: u128 = 0x14;
+/// Addresses that no client has; what a ruleset says of them does not split a network that holds others as well.
+const NEVER_CLIENTS: [&str; 5] = ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "ff00::/8"];
+/// Parts of a network that are evaluated one by one.
+const MAX_CLASSES: usize = 2000;
+/// Rules that are looked behind to find a shadowed accept.
+const MAX_SHADOWS: usize = 64;
+
+/// One possible fate of the connection.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Fate {
+    outcome: Outcome,
+    packet: &'static str,
+    sees: &'static str,
+    at: Option<At>,
+    assumed: BTreeSet<(String, bool)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Accept,
+    Drop,
+    Reject(String),
+    /// With what the answer depends on.
+    Open(String),
+}
+
+/// Collects the packet filters of a host: every source of rules at once, by commands that only print.
+pub fn collect(host: &dyn Host) -> Fact<Firewall> {
+    read::collect(host)
+}
+
+impl Firewall {
+    /// What happens to a new connection. Unknown where a source of rules could not be read.
+    pub fn verdict(&self, packet: &Packet) -> Fact<Verdict> {
+        if let Err(why) = self.readable(packet) {
+            return Fact::Unknown(why);
+        }
+        let fates = self.fates(packet, &Options::default());
+        let mut verdict = self.summed_up(&fates);
+        if self.order_unknown() {
+            let reversed = self.summed_up(&self.fates(packet, &Options { legacy_last: true, ..Options::default() }));
+            if (&verdict.verdict, &verdict.reject_with) != (&reversed.verdict, &reversed.reject_with) {
+                verdict = Verdict { verdict: "depends".to_owned(), reject_with: None, sees: "unknown".to_owned(), ..verdict };
+                verdict.depends_on.push("whether iptables-legacy or nf_tables was registered first".to_owned());
+            }
+        }
+        if matches!(verdict.verdict.as_str(), "drop" | "reject") && verdict.packet == "syn" {
+            verdict.shadowed_accept = fates.first().and_then(|f| f.at.as_ref()).and_then(|at| self.behind(packet, at));
+        }
+        Fact::Known(verdict)
+    }
+
+    /// The verdict for a network, given as CIDR, address, `any` or `local`: that of its first host, unless the ruleset tells
+    /// its parts apart; then `depends`, with the parts.
+    pub fn verdict_for_network(&self, from: &str, destination: IpAddr, port: u16, interface: &str) -> Fact<Verdict> {
+        let packet = |source| Packet { source, destination, port, interface: interface.to_owned() };
+        let from = match from {
+            "any" if destination.is_ipv6() => "::/0",
+            "any" => "0.0.0.0/0",
+            "local" => return self.verdict(&packet(destination)),
+            other => other,
+        };
+        let Some((v6, first, last)) = model::span(from) else {
+            return Fact::Unknown(format!("{from} is neither an address nor a network"));
+        };
+        if v6 != destination.is_ipv6() {
+            return Fact::Unknown(format!("{from} and {destination} are of different address families"));
+        }
+        let starts = self.class_starts(v6, first, last);
+        if starts.len() > MAX_CLASSES {
+            return Fact::Unknown(format!("the ruleset tells more than {MAX_CLASSES} parts of {from} apart"));
+        }
+        let mut groups: Vec<(Verdict, Vec<u128>)> = Vec::new();
+        for start in starts {
+            // The network's own address is no host.
+            let host = if start == first && first < last { start + 1 } else { start };
+            let one = match self.verdict(&packet(address(v6, host))) {
+                Fact::Known(verdict) => verdict,
+                unknown => return unknown,
+            };
+            let like = |v: &Verdict| (v.verdict.clone(), v.reject_with.clone(), v.sees.clone());
+            match groups.iter_mut().find(|(v, _)| like(v) == like(&one)) {
+                Some((_, members)) => members.push(host),
+                None => groups.push((one, vec![host])),
+            }
+        }
+        if groups.len() > 1 {
+            let shown: Vec<String> =
+                groups.iter().map(|(v, hosts)| format!("{}: {}", hosts_text(v6, hosts), v.verdict)).collect();
+            let mut verdict = groups.swap_remove(0).0;
+            verdict.depends_on.insert(0, format!("parts of {from} are treated differently: {}", shown.join(", ")));
+            verdict = Verdict { verdict: "depends".to_owned(), reject_with: None, sees: "unknown".to_owned(), ..verdict };
+            return Fact::Known(verdict);
+        }
+        match groups.pop() {
+            Some((verdict, _)) => Fact::Known(verdict),
+            None => Fact::Unknown(format!("{from} is empty")),
+        }
+    }
+
+    /// Legacy and nf_tables both hold rules: user space cannot see which of them the kernel asks first at one priority.
+    fn order_unknown(&self) -> bool {
+        let holds = |legacy: bool| {
+            let mut of_kind = self.model.tables.iter().filter(|t| (t.engine == model::Engine::IptablesLegacy) == legacy);
+            of_kind.any(|t| t.chains.iter().any(|c| c.base.is_some()))
+        };
+        holds(true) && holds(false)
+    }
+
+    fn readable(&self, packet: &Packet) -> Result<(), String> {
+        let v6 = packet.destination.is_ipv6();
+        if packet.source.is_ipv6() != v6 {
+            return Err(format!("{} and {} are of different address families", packet.source, packet.destination));
+        }
+        match self.model.unread.iter().find(|u| u.v6.is_none_or(|f| f == v6)) {
+            Some(unread) => Err(unread.why.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// First addresses of the parts of a range that conditions on the source may tell apart.
+    fn class_starts(&self, v6: bool, first: u128, last: u128) -> Vec<u128> {
+        let mut starts = BTreeSet::from([first]);
+        let inside = |v: u128| first < v && v <= last;
+        let never = NEVER_CLIENTS.iter().filter_map(|n| model::span(n)).filter(|n| n.0 == v6);
+        let never: Vec<(u128, u128)> = never.map(|(_, low, high)| (low, high)).collect();
+        for (low, high) in &never {
+            starts.extend([Some(*low), high.checked_add(1)].into_iter().flatten().filter(|v| inside(*v)));
+        }
+        for table in self.model.tables.iter().filter(|t| t.family.sees(v6)) {
+            for step in table.chains.iter().flat_map(|c| &c.rules).flat_map(|r| &r.steps) {
+                source_bounds(step, &mut |low, high| {
+                    starts.extend([low].into_iter().filter(|v| inside(*v)));
+                    starts.extend(high.checked_add(1).filter(|v| inside(*v)));
+                });
+            }
+        }
+        let clients: Vec<u128> =
+            starts.iter().copied().filter(|s| !never.iter().any(|(low, high)| low <= s && s <= high)).collect();
+        // Whoever asks for such an address by name shall get an answer.
+        if clients.is_empty() { starts.into_iter().collect() } else { clients }
+    }
+
+    /// Everything that may happen, the worst first. One element where the ruleset decides.
+    fn fates(&self, packet: &Packet, options: &Options) -> Vec<Fate> {
+        let v6 = packet.destination.is_ipv6();
+        let loopback = packet.interface == "lo";
+        let syn = Flight {
+            v6,
+            source: packet.source,
+            destination: packet.destination,
+            source_port: CLIENT_PORTS,
+            destination_port: (packet.port, packet.port),
+            original_port: (packet.port, packet.port),
+            reply: false,
+            protocol: 6,
+            flags: SYN,
+            icmp_type: None,
+            in_interface: packet.interface.clone(),
+            out_interface: String::new(),
+            state: ct::NEW,
+            attached: loopback,
+            incoming: true,
+        };
+        let mut fates = Vec::new();
+        for path in self.leave_first(&syn, loopback, options, Path::new(), &mut fates) {
+            let walked = self.walk(&syn, options, &[Hook::Ingress, Hook::Prerouting, Hook::Input], path);
+            for ended in walked.ended {
+                fates.push(self.refused(&syn, options, ended));
+            }
+            for path in walked.through {
+                self.answered(&syn, options, path, &mut fates);
+            }
+        }
+        merged(fates)
+    }
+
+    fn walk(&self, flight: &Flight, options: &Options, hooks: &[Hook], path: Path) -> verdict::Walked {
+        Walk { model: &self.model, flight, options }.through(hooks, path)
+    }
+
+    /// A connection of the host to itself goes out through OUTPUT before it comes in.
+    fn leave_first(&self, syn: &Flight, loopback: bool, options: &Options, path: Path, fates: &mut Vec<Fate>) -> Vec<Path> {
+        if !loopback {
+            return vec![path];
+        }
+        let out = Flight {
+            in_interface: String::new(),
+            out_interface: "lo".to_owned(),
+            attached: false,
+            incoming: false,
+            ..syn.clone()
+        };
+        let walked = self.walk(&out, options, &[Hook::Output, Hook::Postrouting], path);
+        fates.extend(walked.ended.into_iter().map(|e| self.refused(syn, options, e)));
+        walked.through
+    }
+
+    /// The SYN was dropped, rejected or sent elsewhere.
+    fn refused(&self, syn: &Flight, options: &Options, ended: verdict::Ended) -> Fate {
+        let (outcome, sees) = match ended.end {
+            End::Drop => (Outcome::Drop, "timeout"),
+            End::Reject(with) => {
+                let sees = if self.answer_gets_out(syn, options, &with, &ended.path) { sees(&with) } else { "timeout" };
+                (Outcome::Reject(with), sees)
+            }
+            End::Translated(where_to) => (Outcome::Open(format!("the connection is {where_to}")), "unknown"),
+            End::Undecided(why) => (Outcome::Open(why), "unknown"),
+        };
+        Fate { outcome, packet: "syn", sees, at: Some(ended.at), assumed: ended.path.assumed }
+    }
+
+    /// Whether the RST or ICMP error that a REJECT sends passes OUTPUT; without it the client waits.
+    fn answer_gets_out(&self, syn: &Flight, options: &Options, with: &str, path: &Path) -> bool {
+        let (protocol, icmp_type) = match (with, syn.v6) {
+            ("tcp-reset", _) => (6, None),
+            (_, false) => (1, Some(3)),
+            (_, true) => (58, Some(1)),
+        };
+        let mut answer = reply_to(syn, RST_ACK);
+        answer.protocol = protocol;
+        answer.icmp_type = icmp_type;
+        answer.state = if path.is_untracked() { ct::INVALID } else { ct::RELATED };
+        answer.attached = true;
+        !self.walk(&answer, options, &[Hook::Output, Hook::Postrouting], path.next_packet()).through.is_empty()
+    }
+
+    /// The SYN came through: the SYN-ACK must get out and the client's next packet in.
+    fn answered(&self, syn: &Flight, options: &Options, accepted: Path, fates: &mut Vec<Fate>) {
+        let mut reply = reply_to(syn, SYN_ACK);
+        reply.state = if accepted.is_untracked() { ct::INVALID } else { ct::ESTABLISHED };
+        let mut ack = syn.clone();
+        ack.flags = ACK;
+        // A connection that conntrack did not see begin is taken up in the middle (nf_conntrack_tcp_loose).
+        ack.state = if accepted.is_untracked() { ct::NEW } else { ct::ESTABLISHED };
+        let out = self.walk(&reply, options, &[Hook::Output, Hook::Postrouting], accepted.next_packet());
+        fates.extend(out.ended.into_iter().map(|e| later(e, "reply", "timeout")));
+        for path in out.through {
+            let back = self.walk(&ack, options, &[Hook::Ingress, Hook::Prerouting, Hook::Input], path.next_packet());
+            fates.extend(back.ended.into_iter().map(|e| later(e, "established", "hangs")));
+            for path in back.through {
+                let (at, assumed) = (accepted.accepted.clone(), path.assumed);
+                fates.push(Fate { outcome: Outcome::Accept, packet: "syn", sees: "connected", at, assumed });
+            }
+        }
+    }
+
+    fn summed_up(&self, fates: &[Fate]) -> Verdict {
+        let deciding = fates.iter().find(|f| f.outcome != Outcome::Accept).or(fates.first());
+        let decided_by = deciding.and_then(|f| f.at.as_ref()).map(|at| self.describe(at));
+        let mut verdict = Verdict {
+            verdict: "accept".to_owned(),
+            reject_with: None,
+            decided_by,
+            depends_on: Vec::new(),
+            shadowed_accept: None,
+            sees: deciding.map_or("connected", |f| f.sees).to_owned(),
+            packet: deciding.map_or("syn", |f| f.packet).to_owned(),
+        };
+        let same = fates.windows(2).all(|w| w[0].outcome == w[1].outcome);
+        match deciding.map(|f| &f.outcome) {
+            None | Some(Outcome::Accept) => {}
+            Some(Outcome::Drop) if same => verdict.verdict = "drop".to_owned(),
+            Some(Outcome::Reject(with)) if same => {
+                verdict.verdict = "reject".to_owned();
+                verdict.reject_with = Some(with.clone());
+            }
+            _ => {
+                let mut on = BTreeSet::new();
+                for fate in fates {
+                    on.extend(fate.assumed.iter().map(|(what, _)| what.clone()));
+                    if let Outcome::Open(why) = &fate.outcome {
+                        on.insert(why.clone());
+                    }
+                }
+                verdict.verdict = "depends".to_owned();
+                verdict.sees = "unknown".to_owned();
+                verdict.depends_on = on.into_iter().collect();
+            }
+        }
+        verdict
+    }
+
+    /// The accept rule that would take the packet if the deciding rule, and further refusing rules behind it, were not there.
+    /// Only in the same table and base chain: an accept elsewhere does not stand behind anything.
+    fn behind(&self, packet: &Packet, decider: &At) -> Option<DecidingRule> {
+        let mut options = Options::default();
+        let base = |at: &At| (at.table, at.way.first().map_or(at.chain, |w| w.0));
+        let mut at = decider.clone();
+        for _ in 0..MAX_SHADOWS {
+            options.skip.insert((at.table, at.chain, at.rule?));
+            let fates = self.fates(packet, &options);
+            let [fate] = fates.as_slice() else { return None };
+            let next = fate.at.clone()?;
+            match fate.outcome {
+                Outcome::Accept if next.rule.is_some() && base(&next) == base(decider) => return Some(self.describe(&next)),
+                Outcome::Drop | Outcome::Reject(_) if fate.packet == "syn" => at = next,
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// A place of the model in its own tool's words.
+    pub fn describe(&self, at: &At) -> DecidingRule {
+        let table = &self.model.tables[at.table];
+        let chain = &table.chains[at.chain];
+        let (rule, handle_or_line) = match at.rule {
+            Some(r) => (chain.rules[r].text.clone(), Some(chain.rules[r].number)),
+            None => {
+                let accept = chain.base.as_ref().is_none_or(|b| b.accept);
+                let native = table.engine == model::Engine::Nftables;
+                let policy = match (native, accept) {
+                    (true, true) => "policy accept",
+                    (true, false) => "policy drop",
+                    (false, true) => "policy ACCEPT",
+                    (false, false) => "policy DROP",
+                };
+                (policy.to_owned(), None)
+            }
+        };
+        DecidingRule { table: table.title(), chain: chain.name.clone(), rule, handle_or_line }
+    }
+
+    /// A host of a network whose connection is refused, with the place that refuses it (unlike [`DecidingRule`] with the jumps that
+    /// led there): what a plan to open a port starts from. `None` where no SYN is refused.
+    pub fn refused_example(&self, from: &str, destination: IpAddr, port: u16, interface: &str) -> Option<(Packet, At)> {
+        let (v6, first, last) = model::span(from)?;
+        self.class_starts(v6, first, last).into_iter().take(MAX_CLASSES).find_map(|start| {
+            let host = if start == first && first < last { start + 1 } else { start };
+            let packet = Packet { source: address(v6, host), destination, port, interface: interface.to_owned() };
+            let fates = self.fates(&packet, &Options::default());
+            let at = fates.into_iter().find(|f| f.outcome != Outcome::Accept && f.packet == "syn")?.at?;
+            Some((packet, at))
+        })
+    }
+}
+
+fn later(ended: verdict::Ended, packet: &'static str, sees: &'static str) -> Fate {
+    let (outcome, sees) = match ended.end {
+        End::Drop => (Outcome::Drop, sees),
+        // A RST that answers the client's own packet ends its connection; an ICMP error does not, once it is established.
+        End::Reject(with) if with == "tcp-reset" && packet == "established" => (Outcome::Reject(with), "reset"),
+        End::Reject(with) => (Outcome::Reject(with), sees),
+        End::Translated(to) => (Outcome::Open(format!("packets of the connection are {to}")), "unknown"),
+        End::Undecided(why) => (Outcome::Open(why), "unknown"),
+    };
+    Fate { outcome, packet, sees, at: Some(ended.at), assumed: ended.path.assumed }
+}
+
+/// The way back of a packet: addresses, ports and interfaces change places.
+fn reply_to(packet: &Flight, flags: u128) -> Flight {
+    Flight {
+        source: packet.destination,
+        destination: packet.source,
+        source_port: packet.destination_port,
+        destination_port: packet.source_port,
+        reply: true,
+        flags,
+        in_interface: String::new(),
+        out_interface: packet.in_interface.clone(),
+        attached: false,
+        incoming: false,
+        ..packet.clone()
+    }
+}
+
+/// What a Linux client makes of a REJECT.
+fn sees(reject_with: &str) -> &'static str {
+    match reject_with {
+        "tcp-reset" | "icmp-port-unreachable" | "icmp6-port-unreachable" | "tcp-rst" => "refused",
+        _ => "unreachable",
+    }
+}
+
+/// Fates with one outcome are one: assumptions made both ways did not matter.
+fn merged(fates: Vec<Fate>) -> Vec<Fate> {
+    let mut by_outcome: BTreeMap<(Outcome, &'static str), Fate> = BTreeMap::new();
+    for fate in fates {
+        match by_outcome.get_mut(&(fate.outcome.clone(), fate.packet)) {
+            // The one that came further stands for both: it passed the rules that may or may not refuse.
+            Some(same) => {
+                same.assumed = same.assumed.intersection(&fate.assumed).cloned().collect();
+                same.at = fate.at;
+                same.sees = fate.sees;
+            }
+            None => {
+                by_outcome.insert((fate.outcome.clone(), fate.packet), fate);
+            }
+        }
+    }
+    by_outcome.into_values().collect()
+}
+
+fn source_bounds(step: &model::Step, found: &mut dyn FnMut(u128, u128)) {
+    use model::{Key, Part, Step, Test};
+    let mut of_set = |key: &[Key], set: &model::Set| {
+        let Some(field) = key.iter().position(|k| *k == Key::Source) else { return };
+        for element in &set.elements {
+            if let Some(Part::Span(low, high)) = element.parts.get(field) {
+                found(*low, *high);
+            }
+        }
+    };
+    match step {
+        Step::Test(Test::In { key, set, .. }) | Step::Vmap { key, set } => of_set(key, set),
+        _ => {}
+    }
+}
+
+fn address(v6: bool, number: u128) -> IpAddr {
+    if v6 { IpAddr::V6(number.into()) } else { IpAddr::V4(u32::try_from(number).unwrap_or(u32::MAX).into()) }
+}
+
+fn hosts_text(v6: bool, hosts: &[u128]) -> String {
+    let shown: Vec<String> = hosts.iter().take(3).map(|h| address(v6, *h).to_string()).collect();
+    if hosts.len() > 3 { format!("{} and {} more parts", shown.join(" "), hosts.len() - 3) } else { shown.join(" ") }
+}

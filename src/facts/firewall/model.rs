@@ -1,0 +1,355 @@
+//! One model for every packet filter of the kernel: base chains by hook and priority, rules as tests and targets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Everything that decides about a packet, as far as it could be read.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub tables: Vec<Table>,
+    /// Sources that could not be read, for IPv4 or IPv6 (`None`: both): no verdict can be given there.
+    pub unread: Vec<Unread>,
+    /// Addresses of this host; `None` when they could not be read.
+    pub local: Option<Vec<IpAddr>>,
+    /// Destinations and interfaces of the main routing table (`fib … oif`, reverse path tests); `None` when not read.
+    pub routes: Option<Vec<Route>>,
+}
+
+/// A source of rules that is there and could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    pub v6: Option<bool>,
+    pub why: String,
+}
+
+/// `to` as first and last address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    pub v6: bool,
+    pub first: u128,
+    pub last: u128,
+    pub interface: String,
+}
+
+/// Who holds a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Engine {
+    IptablesNft,
+    IptablesLegacy,
+    Nftables,
+}
+
+impl Engine {
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::IptablesNft => "iptables-nft",
+            Engine::IptablesLegacy => "iptables-legacy",
+            Engine::Nftables => "nftables",
+        }
+    }
+}
+
+/// Address family of a table. Tables of the arp and bridge families never see a routed packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    Ip,
+    Ip6,
+    Inet,
+    Netdev,
+}
+
+impl Family {
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+            Family::Inet => "inet",
+            Family::Netdev => "netdev",
+        }
+    }
+    pub fn sees(self, v6: bool) -> bool {
+        match self {
+            Family::Ip => !v6,
+            Family::Ip6 => v6,
+            Family::Inet | Family::Netdev => true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    Ingress,
+    Prerouting,
+    Input,
+    Output,
+    Postrouting,
+}
+
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub engine: Engine,
+    pub family: Family,
+    pub name: String,
+    /// The kernel numbers tables as they are made: of two base chains with one priority the later one runs first.
+    pub handle: i64,
+    pub chains: Vec<Chain>,
+    /// Why it is not certain that the table's chains are hooked at all (a flag that nft printed as garbage).
+    pub doubt: Option<String>,
+}
+
+impl Table {
+    /// `ip filter`, `inet filter`, …
+    pub fn title(&self) -> String {
+        format!("{} {}", self.family.name(), self.name)
+    }
+    pub fn chain(&self, name: &str) -> Option<usize> {
+        self.chains.iter().position(|c| c.name == name)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Chain {
+    pub name: String,
+    pub base: Option<Base>,
+    pub rules: Vec<Rule>,
+}
+
+/// Where a base chain hangs.
+#[derive(Debug, Clone)]
+pub struct Base {
+    pub hook: Hook,
+    pub priority: i64,
+    pub accept: bool,
+    /// Type nat: seen by the first packet of a connection only.
+    pub nat: bool,
+    pub handle: i64,
+    /// Devices of an ingress chain; empty: nft did not print them.
+    pub devices: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// As its own tool prints it.
+    pub text: String,
+    /// Position in the chain counted from 1 (iptables) or handle (nftables).
+    pub number: i64,
+    pub steps: Vec<Step>,
+}
+
+/// One part of a rule, in the kernel's order.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Test(Test),
+    /// A verdict map; a key that is not in it ends the rule.
+    Vmap {
+        key: Vec<Key>,
+        set: Arc<Set>,
+    },
+    /// `mark = (mark & keep) ^ value`; `None`: to something that cannot be foretold.
+    SetMark {
+        connection: bool,
+        change: Option<(u32, u32)>,
+    },
+    Notrack,
+    Go(Target),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Accept,
+    Drop,
+    /// With what: `tcp-reset`, `icmp-port-unreachable`, or `icmpx-…`, which means one thing in IPv4 and another in IPv6.
+    Reject(String),
+    Jump(String),
+    Goto(String),
+    Return,
+    Continue,
+    /// DNAT or REDIRECT.
+    Translate {
+        address: Option<IpAddr>,
+        port: Option<u16>,
+    },
+    /// Leaves the ruleset (queue, tproxy) or is of a kind not known here; says which.
+    Undecided(String),
+}
+
+/// A condition on the packet.
+#[derive(Debug, Clone)]
+pub enum Test {
+    /// The key's value is (not) in the set.
+    In {
+        key: Vec<Key>,
+        set: Arc<Set>,
+        not: bool,
+    },
+    /// Some of the bits are set (or, with `not`, none).
+    AnyBit {
+        key: Key,
+        bits: u128,
+        not: bool,
+    },
+    Either(Vec<Test>),
+    /// Rests on state that the ruleset does not hold, or is not known here; says which.
+    Undecided(String),
+}
+
+impl Test {
+    /// One key, one value or range.
+    pub fn is(key: Key, part: Part, not: bool) -> Test {
+        Test::In { key: vec![key], set: Arc::new(Set::of(vec![part])), not }
+    }
+}
+
+/// What a test looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    Source,
+    Destination,
+    SourcePort,
+    DestinationPort,
+    /// Destination port before any translation.
+    OriginalPort,
+    Protocol,
+    /// 2 (IPv4) or 10 (IPv6)
+    Version,
+    InInterface,
+    OutInterface,
+    CtState,
+    CtDirection,
+    CtStatus,
+    CtMark,
+    Mark,
+    TcpFlags,
+    /// Flags and offset of an IPv4 fragment.
+    FragmentField,
+    IcmpType,
+    /// Kind of the destination (source) address: RTN_LOCAL and so on.
+    DestinationType,
+    SourceType,
+    /// 0: to this host
+    PacketType,
+    /// The owner of the sending socket: never known for a packet that comes in.
+    SocketOwner,
+    /// Interface of the route back to the source, restricted to the one it came in by; 0 where there is none.
+    RouteBack,
+    Masked(Box<Key>, u128),
+    Unknown(String),
+}
+
+/// A set, a list of alternatives, or the element list of a verdict map.
+#[derive(Debug, Clone, Default)]
+pub struct Set {
+    pub elements: Vec<Element>,
+    /// Why its content cannot be taken as it stands (packets add to it, an ipset, an element not understood).
+    pub doubt: Option<String>,
+}
+
+impl Set {
+    pub fn of(parts: Vec<Part>) -> Set {
+        Set { elements: parts.into_iter().map(|p| Element { parts: vec![p], target: None }).collect(), doubt: None }
+    }
+}
+
+/// One element; more than one part in a concatenation.
+#[derive(Debug, Clone)]
+pub struct Element {
+    pub parts: Vec<Part>,
+    pub target: Option<Target>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// From … to …, both included. Addresses and ports are numbers.
+    Span(u128, u128),
+    /// An interface name; a final `*` stands for the rest.
+    Name(String),
+    Any,
+}
+
+/// Bits of `ct state`.
+pub mod ct {
+    pub const INVALID: u128 = 1;
+    pub const ESTABLISHED: u128 = 2;
+    pub const RELATED: u128 = 4;
+    pub const NEW: u128 = 8;
+    pub const UNTRACKED: u128 = 64;
+}
+
+/// An address as a number.
+pub fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => u128::from(u32::from(a)),
+        IpAddr::V6(a) => u128::from(a),
+    }
+}
+
+/// First and last address of `10.0.0.0/24` or of a plain address, and whether it is IPv6.
+pub fn span(text: &str) -> Option<(bool, u128, u128)> {
+    let (address, length) = match text.split_once('/') {
+        Some((a, l)) => (a, Some(l)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.trim().parse().ok()?;
+    let width: u32 = if address.is_ipv6() { 128 } else { 32 };
+    let length = match length {
+        Some(l) => l.trim().parse::<u32>().ok().filter(|l| *l <= width)?,
+        None => width,
+    };
+    let rest = low_bits(width - length);
+    let first = number(address) & !rest;
+    Some((address.is_ipv6(), first, first | rest))
+}
+
+/// A number whose lowest `count` bits are set.
+pub fn low_bits(count: u32) -> u128 {
+    if count >= 128 { u128::MAX } else { (1 << count) - 1 }
+}
+
+/// Protocol number by name, as iptables and nft print it.
+pub fn protocol(name: &str) -> Option<u128> {
+    let known = match name {
+        "icmp" => 1,
+        "igmp" => 2,
+        "ipencap" | "ipip" => 4,
+        "tcp" => 6,
+        "udp" => 17,
+        "dccp" => 33,
+        "ipv6" => 41,
+        "gre" => 47,
+        "esp" => 50,
+        "ah" => 51,
+        "ipv6-icmp" | "icmpv6" | "icmp6" => 58,
+        "ospf" => 89,
+        "comp" | "ipcomp" => 108,
+        "vrrp" => 112,
+        "sctp" => 132,
+        "udplite" => 136,
+        other => return other.parse().ok(),
+    };
+    Some(known)
+}
+
+/// Address types in the kernel's numbering.
+pub fn address_type(name: &str) -> Option<u128> {
+    ["unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit"]
+        .iter()
+        .position(|n| n.eq_ignore_ascii_case(name))
+        .map(|i| i as u128)
+}
+
+/// TCP flag bits by name.
+pub fn tcp_flag(name: &str) -> Option<u128> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "fin" => 1,
+        "syn" => 2,
+        "rst" => 4,
+        "psh" => 8,
+        "ack" => 16,
+        "urg" => 32,
+        "ecn" | "ece" => 64,
+        "cwr" => 128,
+        "all" => 63,
+        "none" => 0,
+        _ => return None,
+    })
+}

@@ -1,0 +1,437 @@
+//! The evaluator without a kernel: small rulesets as the tools print them.
+
+use super::model::Model;
+use super::read::{Raw, assemble};
+use super::*;
+use crate::fix::action::open_port::plan_open_port;
+use crate::host::{Command, Got, Host, Identity, InterfaceAddress, Kind, Meta, Miss, Output, Space, Tail, amqp, rpc};
+use std::path::{Path as FilePath, PathBuf};
+
+/// A firewall around a model; nothing else of it matters to a verdict.
+pub fn firewall(mut model: Model) -> Firewall {
+    model.local.get_or_insert(vec!["10.0.0.2".parse().unwrap()]);
+    Firewall {
+        manager: "iptables".to_owned(),
+        ufw_enabled: false,
+        ufw_loaded: true,
+        firewalld_running: false,
+        engines: Vec::new(),
+        ufw_rules: Fact::Known(Vec::new()),
+        model,
+    }
+}
+
+fn nothing() -> Raw {
+    Raw { nft: nft_json::parse(NO_RULES.as_bytes()), save: [None, None], legacy: [None, None], no_nf_tables: false }
+}
+
+const NO_RULES: &str = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}]}"#;
+
+fn legacy(rules: &str) -> Firewall {
+    let text = format!("*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{rules}COMMIT\n");
+    firewall(assemble(Raw { legacy: [Some(Ok(text.into_bytes())), None], ..nothing() }))
+}
+
+/// A table `inet t` with one input chain, from rule expressions in nft's JSON.
+fn native(version: &str, objects: &str, rules: &[&str]) -> Firewall {
+    let mut text = format!(
+        r#"{{"nftables": [{{"metainfo": {{"version": "{version}"}}}}, {{"table": {{"family": "inet", "name": "t", "handle": 1}}}},
+        {{"chain": {{"family": "inet", "table": "t", "name": "in", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}}}}{objects}"#
+    );
+    for (rule, handle) in rules.iter().zip(10..) {
+        text +=
+            &format!(r#", {{"rule": {{"family": "inet", "table": "t", "chain": "in", "handle": {handle}, "expr": {rule}}}}}"#);
+    }
+    // Later packets of the connection are not what these tests are about.
+    text += r#", {"rule": {"family": "inet", "table": "t", "chain": "in", "handle": 99, "expr": [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "established"}}, {"accept": null}]}}]}"#;
+    firewall(assemble(Raw { nft: nft_json::parse(text.as_bytes()), ..nothing() }))
+}
+
+fn packet(source: &str) -> Packet {
+    let source: IpAddr = source.parse().unwrap();
+    let destination = if source.is_ipv6() { "fd00::2" } else { "10.0.0.2" }.parse().unwrap();
+    Packet { source, destination, port: 5672, interface: "eth0".to_owned() }
+}
+
+fn judge(fw: &Firewall, source: &str) -> Verdict {
+    match fw.verdict(&packet(source)) {
+        Fact::Known(verdict) => verdict,
+        Fact::Unknown(why) => panic!("unknown: {why}"),
+    }
+}
+
+fn network(fw: &Firewall, from: &str) -> Verdict {
+    fw.verdict_for_network(from, "10.0.0.2".parse().unwrap(), 5672, "eth0").known().unwrap().clone()
+}
+
+#[test]
+fn an_accept_behind_a_reject_is_shadowed() {
+    let fw = legacy(
+        "-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT --reject-with icmp-host-prohibited\n-A INPUT -p tcp -m tcp --dport 5672 -j ACCEPT\n",
+    );
+    let v = judge(&fw, "10.0.0.1");
+    assert_eq!((v.verdict.as_str(), v.sees.as_str()), ("reject", "unreachable"));
+    let at = v.decided_by.unwrap();
+    assert_eq!((at.table.as_str(), at.chain.as_str(), at.handle_or_line), ("ip filter", "INPUT", Some(2)));
+    assert_eq!(v.shadowed_accept.unwrap().handle_or_line, Some(3));
+}
+
+#[test]
+fn a_limit_splits_and_a_log_does_not() {
+    let limit = "-A INPUT -p tcp -m tcp --dport 5672 -m limit --limit 3/min";
+    let v = judge(&legacy(&format!("{limit} -j DROP\n")), "10.0.0.1");
+    assert_eq!(v.verdict, "depends");
+    assert!(v.depends_on[0].contains("the rate limit"), "{:?}", v.depends_on);
+    assert_eq!(judge(&legacy(&format!("{limit} -j LOG\n")), "10.0.0.1").verdict, "accept");
+    // A certain No beats an undecided condition.
+    assert_eq!(judge(&legacy("-A INPUT -p icmp -m limit --limit 1/sec -j DROP\n"), "10.0.0.1").verdict, "accept");
+    assert_eq!(judge(&legacy(&format!("{limit} -j DROP\n-A INPUT -j DROP\n")), "10.0.0.1").verdict, "drop");
+}
+
+#[test]
+fn later_packets_are_judged_too() {
+    let v = judge(&legacy("-A INPUT -p tcp -m state --state NEW -j ACCEPT\n-A INPUT -j DROP\n"), "10.0.0.1");
+    assert_eq!((v.verdict.as_str(), v.sees.as_str(), v.packet.as_str()), ("drop", "hangs", "established"));
+    let v = judge(&legacy("-A OUTPUT -p tcp -m tcp --sport 5672 -j DROP\n"), "10.0.0.1");
+    assert_eq!((v.verdict.as_str(), v.sees.as_str(), v.packet.as_str()), ("drop", "timeout", "reply"));
+    let v =
+        judge(&legacy("-A INPUT -p tcp -m tcp --dport 5672 -j REJECT --reject-with tcp-reset\n-A OUTPUT -j DROP\n"), "10.0.0.1");
+    assert_eq!((v.verdict.as_str(), v.sees.as_str()), ("reject", "timeout"));
+}
+
+#[test]
+fn parts_of_a_network_are_told_apart() {
+    let fw = legacy("-A INPUT -s 10.0.0.128/25 -p tcp -m tcp --dport 5672 -j DROP\n");
+    let v = network(&fw, "10.0.0.0/24");
+    assert_eq!(v.verdict, "depends");
+    assert_eq!(v.depends_on[0], "parts of 10.0.0.0/24 are treated differently: 10.0.0.1: accept, 10.0.0.128: drop");
+    assert_eq!(network(&fw, "10.0.0.128/26").verdict, "drop");
+    assert_eq!(network(&fw, "10.0.0.7").verdict, "accept");
+    // Nobody is 127.0.0.1 on the wire.
+    let spoofed = legacy("-A INPUT -s 127.0.0.0/8 ! -i lo -j DROP\n-A INPUT -s 0.0.0.0/8 -j DROP\n");
+    assert_eq!(network(&spoofed, "any").verdict, "accept");
+    assert_eq!(network(&spoofed, "127.0.0.1").verdict, "drop");
+    assert!(fw.verdict_for_network("fd00::/64", "10.0.0.2".parse().unwrap(), 5672, "eth0").known().is_none());
+}
+
+#[test]
+fn a_translation_is_no_accept() {
+    let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 5672 -j REDIRECT --to-ports 5673\nCOMMIT\n";
+    let fw = firewall(assemble(Raw { legacy: [Some(Ok(text.into())), None], ..nothing() }));
+    let v = judge(&fw, "10.0.0.1");
+    assert_eq!((v.verdict.as_str(), v.sees.as_str()), ("depends", "unknown"));
+    assert_eq!(v.depends_on, ["the connection is redirected to port 5673"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown() {
+    let unknown = |raw: Raw| firewall(assemble(raw)).verdict(&packet("10.0.0.1")).why().map(str::to_owned);
+    let denied = || -> Got<Vec<u8>> { Err(Miss::failed("nft -j list ruleset", "Operation not permitted")) };
+    assert!(unknown(Raw { nft: Err("not permitted".to_owned()), ..nothing() }).unwrap().contains("not permitted"));
+    assert!(unknown(Raw { nft: nft_json::parse(b""), ..nothing() }).unwrap().contains("printed nothing"));
+    assert!(unknown(Raw { nft: nft_json::parse(b"{\"nftables\": ["), ..nothing() }).is_some());
+    let absent = || Err("nft: not there".to_owned());
+    assert!(unknown(Raw { nft: absent(), ..nothing() }).is_some());
+    assert!(unknown(Raw { legacy: [Some(denied()), None], ..nothing() }).is_some());
+    assert!(unknown(Raw { legacy: [Some(Ok(b"*filter\n:INPUT DROP [0:0]\n".to_vec())), None], ..nothing() }).is_some());
+    // The IPv6 half does not spoil IPv4, and a kernel without nf_tables needs no nft.
+    assert_eq!(unknown(Raw { legacy: [None, Some(denied())], ..nothing() }), None);
+    assert_eq!(unknown(Raw { nft: absent(), no_nf_tables: true, ..nothing() }), None);
+}
+
+const DPORT: &str = r#"{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 5672}}"#;
+
+#[test]
+fn dialects_of_nft() {
+    // Flag lists: nested, a plain list, flat.
+    for flags in [
+        r#"{"|": [{"|": [{"|": ["fin", "syn"]}, "rst"]}, "ack"]}"#,
+        r#"["fin", "syn", "rst", "ack"]"#,
+        r#"{"|": ["fin", "syn", "rst", "ack"]}"#,
+    ] {
+        let test = format!(
+            r#"{{"match": {{"op": "!=", "left": {{"&": [{{"payload": {{"protocol": "tcp", "field": "flags"}}}}, {flags}]}}, "right": "syn"}}}}"#
+        );
+        let fw = native("1.1.3", "", &[&format!("[{test}, {{\"drop\": null}}]"), &format!("[{DPORT}, {{\"accept\": null}}]")]);
+        let v = judge(&fw, "10.0.0.1");
+        // The SYN passes; the client's next packet is dropped by the same rule.
+        assert_eq!((v.verdict.as_str(), v.packet.as_str()), ("drop", "established"));
+    }
+    for reject in [r#"{"reject": null}"#, r#"{"reject": {"type": "icmpx", "expr": "port-unreachable"}}"#] {
+        let v = judge(&native("0.9.8", "", &[&format!("[{DPORT}, {reject}]")]), "10.0.0.1");
+        assert_eq!((v.reject_with.as_deref(), v.sees.as_str()), (Some("icmp-port-unreachable"), "refused"));
+        assert_eq!(v.decided_by.unwrap().rule, "tcp dport 5672 reject");
+        let v6 = judge(&native("0.9.8", "", &[&format!("[{DPORT}, {reject}]")]), "fd00::1");
+        assert_eq!(v6.reject_with.as_deref(), Some("icmp6-port-unreachable"));
+    }
+}
+
+#[test]
+fn sets_maps_and_what_is_not_known() {
+    let set = r#", {"set": {"family": "inet", "name": "s", "table": "t", "type": ["ipv4_addr", "inet_service"], "handle": 2, "flags": ["interval"],
+        "elem": [{"concat": [{"prefix": {"addr": "10.0.0.0", "len": 30}}, {"range": [5671, 5672]}]}]}}"#;
+    let key =
+        r#"{"concat": [{"payload": {"protocol": "ip", "field": "saddr"}}, {"payload": {"protocol": "tcp", "field": "dport"}}]}"#;
+    let rule = format!(r#"[{{"match": {{"op": "==", "left": {key}, "right": "@s"}}}}, {{"accept": null}}]"#);
+    let fw = native("1.0.6", set, &[&rule]);
+    assert_eq!((judge(&fw, "10.0.0.1").verdict, judge(&fw, "10.0.0.5").verdict), ("accept".to_owned(), "drop".to_owned()));
+    assert_eq!(judge(&fw, "10.0.0.5").decided_by.unwrap().rule, "policy drop");
+    assert_eq!(network(&fw, "10.0.0.0/24").verdict, "depends");
+    // A miss ends the rule, a hit with continue goes on in it.
+    let vmap = |port: u16, verdict: &str| {
+        let rule = format!(
+            r#"[{{"vmap": {{"key": {{"payload": {{"protocol": "tcp", "field": "dport"}}}}, "data": {{"set": [[{port}, {{"{verdict}": null}}]]}}}}}}, {{"accept": null}}]"#
+        );
+        judge(&native("1.0.6", "", &[&rule]), "10.0.0.1").verdict
+    };
+    assert_eq!(
+        (vmap(22, "accept").as_str(), vmap(5672, "continue").as_str(), vmap(5672, "drop").as_str()),
+        ("drop", "accept", "drop")
+    );
+    let strange = format!(r#"[{DPORT}, {{"warp": {{"factor": 9}}}}, {{"accept": null}}]"#);
+    let v = judge(&native("9.9.9", "", &[&strange]), "10.0.0.1");
+    assert_eq!(v.verdict, "depends");
+    assert!(v.depends_on[0].contains("warp"));
+    // An element that packets add is no element to rely on.
+    let adds = format!(r#"[{{"set": {{"op": "add", "elem": {key}, "set": "@s"}}}}]"#);
+    assert_eq!(judge(&native("1.0.6", set, &[&rule, &adds]), "10.0.0.5").verdict, "depends");
+}
+
+#[test]
+fn nft_and_iptables_readings_of_one_table() {
+    let table = |rule: &str| {
+        format!(
+            r#"{{"nftables": [{{"metainfo": {{"version": "1.0.6"}}}}, {{"table": {{"family": "ip", "name": "filter", "handle": 1}}}},
+            {{"chain": {{"family": "ip", "table": "filter", "name": "INPUT", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}}}},
+            {{"rule": {{"family": "ip", "table": "filter", "chain": "INPUT", "handle": 2, "expr": {rule}}}}}]}}"#
+        )
+    };
+    let fw = |rule: &str, save: &str| {
+        let save = format!("*filter\n:INPUT ACCEPT [0:0]\n{save}COMMIT\n").into_bytes();
+        firewall(assemble(Raw { nft: nft_json::parse(table(rule).as_bytes()), save: [Some(Ok(save)), None], ..nothing() }))
+    };
+    // iptables-nft-save leaves the native set out of the line.
+    let lie = r#"[{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": {"set": [80, 443]}}}, {"drop": null}]"#;
+    assert_eq!(judge(&fw(lie, "-A INPUT -p tcp -j DROP\n"), "10.0.0.1").verdict, "accept");
+    // nft does not say what an extension matches.
+    let xt = r#"[{"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "tcp"}}, {"xt": {"type": "match", "name": "multiport"}}, {"counter": {"packets": 0, "bytes": 0}}, {"drop": null}]"#;
+    let multiport = "-A INPUT -p tcp -m multiport --dports 80,5671:5672 -j DROP\n";
+    let v = judge(&fw(xt, multiport), "10.0.0.1");
+    assert_eq!((v.verdict.as_str(), v.decided_by.unwrap().handle_or_line), ("drop", Some(1)));
+    // The readings do not fit each other: nothing is said for certain.
+    assert_eq!(judge(&fw(xt, &multiport.repeat(2)), "10.0.0.1").verdict, "depends");
+}
+
+fn plan(fw: &Firewall, from: &str) -> Result<crate::fix::action::open_port::OpenPort, String> {
+    plan_open_port(fw, &network(fw, from), from, None, 5672, "eth0")
+}
+
+fn lines(steps: &[(Vec<String>, Vec<String>)]) -> Vec<(String, String)> {
+    steps.iter().map(|(a, b)| (a.join(" "), b.join(" "))).collect()
+}
+
+#[test]
+fn plans_for_plain_and_saved_iptables() {
+    let mut fw = legacy("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT\n");
+    let open = plan(&fw, "10.0.0.0/24").unwrap();
+    let rule = "-s 10.0.0.0/24 -p tcp -m tcp --dport 5672 -m comment --comment rmq-audit -j ACCEPT";
+    let expected = (format!("iptables-legacy -w 5 -I INPUT 2 {rule}"), format!("iptables-legacy -w 5 -D INPUT {rule}"));
+    assert_eq!(lines(&open.steps), std::slice::from_ref(&expected));
+    assert!(!open.persistent);
+    fw.manager = "netfilter-persistent".to_owned();
+    let open = plan(&fw, "10.0.0.0/24").unwrap();
+    let save = "netfilter-persistent save".to_owned();
+    assert_eq!(lines(&open.steps), [(String::new(), save.clone()), expected, (save, String::new())]);
+    assert!(open.persistent);
+}
+
+#[test]
+fn a_ban_is_not_passed() {
+    let fw = legacy(
+        ":f2b-rabbitmq - [0:0]\n-A INPUT -p tcp -m multiport --dports 5672 -j f2b-rabbitmq\n-A f2b-rabbitmq -s 10.0.0.7/32 -j REJECT\n-A f2b-rabbitmq -j RETURN\n",
+    );
+    let why = plan(&fw, "10.0.0.7").unwrap_err();
+    assert!(why.contains("fail2ban-client set rabbitmq unbanip"), "{why}");
+    assert!(plan(&fw, "10.0.0.8").unwrap().steps.is_empty());
+}
+
+/// ufw with these tuples (each with its line), in the kernel and in its file.
+fn with_ufw(rules: &[(&str, &str)]) -> Firewall {
+    let mut kernel = ":ufw-before-input - [0:0]\n:ufw-user-input - [0:0]\n-A INPUT -j ufw-before-input\n-A INPUT -j DROP\n-A ufw-before-input -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A ufw-before-input -j ufw-user-input\n".to_owned();
+    let mut file = String::new();
+    for (tuple, line) in rules {
+        kernel += &format!("-A ufw-user-input {line}\n");
+        file += &format!("### tuple ### {tuple}\n-A ufw-user-input {line}\n\n");
+    }
+    let mut fw = legacy(&kernel);
+    let mut parsed = ufw::parse(&file, false);
+    parsed.iter_mut().zip(1..).for_each(|(r, n)| r.position = n);
+    fw.ufw_rules = Fact::Known(parsed);
+    fw.manager = "ufw".to_owned();
+    // The policy, not a foreign rule, ends the chain.
+    let input = fw.model.tables[0].chain("INPUT").unwrap();
+    fw.model.tables[0].chains[input].rules.pop();
+    fw.model.tables[0].chains[input].base.as_mut().unwrap().accept = false;
+    fw
+}
+
+const SSH: (&str, &str) = ("allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in", "-p tcp --dport 22 -j ACCEPT");
+const DENY: (&str, &str) = ("deny tcp 5672 0.0.0.0/0 any 0.0.0.0/0 in", "-p tcp --dport 5672 -j DROP");
+const ALLOW: (&str, &str) = ("allow tcp 5672 0.0.0.0/0 any 10.0.0.0/24 in", "-p tcp --dport 5672 -s 10.0.0.0/24 -j ACCEPT");
+
+#[test]
+fn plans_for_ufw() {
+    let one = |fw: &Firewall, from: &str| lines(&plan(fw, from).unwrap().steps);
+    let rule = "proto tcp from 10.0.0.0/24 to any port 5672";
+    let delete = format!("ufw delete allow {rule}");
+    assert_eq!(one(&with_ufw(&[SSH]), "10.0.0.0/24"), [(format!("ufw allow {rule} comment rmq-audit"), delete.clone())]);
+    assert_eq!(
+        one(&with_ufw(&[SSH, DENY]), "10.0.0.0/24"),
+        [(format!("ufw insert 2 allow {rule} comment rmq-audit"), delete.clone())]
+    );
+    // The same rule stands below: ufw would skip the insertion.
+    let below = with_ufw(&[SSH, DENY, ALLOW]);
+    assert_eq!(network(&below, "10.0.0.0/24").shadowed_accept.unwrap().handle_or_line, Some(3));
+    assert_eq!(
+        one(&below, "10.0.0.0/24"),
+        [(delete.clone(), format!("ufw allow {rule}")), (format!("ufw insert 2 allow {rule} comment rmq-audit"), delete)]
+    );
+    // The same rule with another action is changed in place, and changed back.
+    let any = "proto tcp from 0.0.0.0/0 to any port 5672";
+    assert_eq!(
+        one(&with_ufw(&[SSH, DENY]), "0.0.0.0/0"),
+        [(format!("ufw allow {any} comment rmq-audit"), format!("ufw deny {any}"))]
+    );
+    assert!(plan(&with_ufw(&[ALLOW]), "10.0.0.0/24").unwrap().steps.is_empty());
+}
+
+#[test]
+fn plans_for_nftables_and_firewalld() {
+    let mut fw = native("1.0.6", "", &[&format!("[{DPORT}, {{\"drop\": null}}]")]);
+    fw.manager = "nftables-service".to_owned();
+    let open = plan(&fw, "10.0.0.0/24").unwrap();
+    let own = "inet t rmq_audit_5672_10_0_0_0_24";
+    let run = format!(
+        "nft add chain {own}; flush chain {own}; add rule {own} ip saddr 10.0.0.0/24 tcp dport 5672 accept comment \"rmq-audit\"; insert rule inet t in position 10 jump rmq_audit_5672_10_0_0_0_24"
+    );
+    assert_eq!(lines(&open.steps), [(run, format!("nft flush chain {own}"))]);
+    assert!(!open.persistent && open.note.unwrap().contains("/etc/nftables.conf"));
+
+    fw.manager = "firewalld".to_owned();
+    let table = &mut fw.model.tables[0];
+    table.name = "firewalld".to_owned();
+    table.chains[0].name = "filter_IN_public".to_owned();
+    let rich = "rich-rule=rule family=\"ipv4\" source address=\"10.0.0.0/24\" port port=\"5672\" protocol=\"tcp\" accept";
+    let command = |permanent: &str, verb: &str| format!("firewall-cmd {permanent}--zone=public --{verb}-{rich}");
+    let steps = lines(&plan(&fw, "10.0.0.0/24").unwrap().steps);
+    assert_eq!(
+        steps,
+        [(command("--permanent ", "add"), command("--permanent ", "remove")), (command("", "add"), command("", "remove"))]
+    );
+    let any = lines(&plan(&fw, "0.0.0.0/0").unwrap().steps);
+    assert_eq!(any[1].0, "firewall-cmd --zone=public --add-port=5672/tcp");
+}
+
+/// A host of some files and command outputs.
+#[derive(Default)]
+struct Files {
+    files: BTreeMap<&'static str, String>,
+    outputs: BTreeMap<Command, Output>,
+}
+
+impl Files {
+    fn output(mut self, command: Command, code: i32, stdout: &str, stderr: &str) -> Files {
+        self.outputs.insert(command, Output { code: Some(code), stdout: stdout.into(), stderr: stderr.into() });
+        self
+    }
+    fn file(mut self, path: &'static str, text: &str) -> Files {
+        self.files.insert(path, text.to_owned());
+        self
+    }
+}
+
+fn not_there<T>(what: impl std::fmt::Debug) -> Got<T> {
+    Err(Miss::Absent { what: format!("{what:?}") })
+}
+
+impl Host for Files {
+    fn identity(&self) -> Identity {
+        Identity { uid: 0, now: 0, offline: false, nodename: None }
+    }
+    fn read(&self, path: &FilePath, _: u64) -> Got<Vec<u8>> {
+        self.files.get(path.to_str().unwrap()).map_or_else(|| not_there(path), |t| Ok(t.clone().into_bytes()))
+    }
+    fn stat(&self, path: &FilePath, _: bool) -> Got<Meta> {
+        self.read(path, 0).map(|_| Meta { kind: Kind::Link, mode: 0o777, uid: 0, gid: 0, size: 0, mtime: 0 })
+    }
+    fn run(&self, command: &Command) -> Got<Output> {
+        self.outputs.get(command).cloned().map_or_else(|| not_there(command), Ok)
+    }
+    fn addresses(&self) -> Got<Vec<InterfaceAddress>> {
+        Ok(Vec::new())
+    }
+    fn tail(&self, path: &FilePath, _: u64) -> Got<Tail> {
+        not_there(path)
+    }
+    fn list(&self, dir: &FilePath) -> Got<Vec<String>> {
+        not_there(dir)
+    }
+    fn read_link(&self, path: &FilePath) -> Got<PathBuf> {
+        not_there(path)
+    }
+    fn space(&self, path: &FilePath) -> Got<Space> {
+        not_there(path)
+    }
+    fn call(&self, _: &rpc::Target, _: &rpc::Call) -> Got<eetf::Term> {
+        not_there("rpc")
+    }
+    fn amqp(&self, _: &amqp::Probe) -> Got<amqp::Answer> {
+        not_there("amqp")
+    }
+}
+
+#[test]
+fn managers_and_engines() {
+    let collected = |host: &Files| collect(host).known().unwrap().clone();
+    let save = "*filter\n:INPUT DROP [0:0]\n:ufw-user-input - [0:0]\nCOMMIT\n";
+    let json = r#"{"nftables": [{"table": {"family": "ip", "name": "filter", "handle": 1}}, {"chain": {"family": "ip", "table": "filter", "name": "INPUT", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}}, {"chain": {"family": "ip", "table": "filter", "name": "ufw-user-input", "handle": 2}}]}"#;
+    let iptables = || {
+        Files::default()
+            .output(Command::NftRuleset, 0, json, "")
+            .output(Command::IptablesNftSave { v6: false }, 0, save, "")
+            .output(Command::IptablesNftSave { v6: true }, 0, "", "")
+    };
+    let fw = collected(&iptables().file("/etc/ufw/ufw.conf", "# x\nENABLED=yes\nLOGLEVEL=low\n"));
+    assert_eq!((fw.manager.as_str(), fw.ufw_enabled, fw.ufw_loaded), ("ufw", true, true));
+    assert_eq!(fw.engines, ["iptables-nft"]);
+    assert_eq!(judge(&fw, "10.0.0.1").decided_by.unwrap().rule, "policy DROP");
+    assert_eq!(collected(&iptables()).manager, "iptables");
+    let persistent = iptables().file("/etc/systemd/system/multi-user.target.wants/netfilter-persistent.service", "");
+    assert_eq!(collected(&persistent).manager, "netfilter-persistent");
+    let native = Files::default()
+        .output(Command::NftRuleset, 0, &json.replace("\"ip\"", "\"inet\""), "")
+        .file("/etc/systemd/system/sysinit.target.wants/nftables.service", "");
+    assert_eq!(collected(&native).manager, "nftables-service");
+}
+
+#[test]
+fn no_tools_is_no_firewall_only_where_the_kernel_has_none() {
+    let verdict = |host: &Files| collect(host).known().unwrap().verdict(&packet("10.0.0.1"));
+    assert!(verdict(&Files::default()).why().is_some());
+    let without = || {
+        Files::default()
+            .file("/proc/modules", "ext4 1 1 - Live 0x0\n")
+            .file("/proc/sys/kernel/osrelease", "6.1.0\n")
+            .file("/lib/modules/6.1.0/modules.builtin", "kernel/net/netfilter/nf_log.ko\n")
+    };
+    assert_eq!(verdict(&without()).known().unwrap().verdict, "accept");
+    // Built in, or loaded: somebody may use it.
+    assert!(
+        verdict(&without().file("/lib/modules/6.1.0/modules.builtin", "kernel/net/netfilter/nf_tables.ko\n")).why().is_some()
+    );
+    assert!(verdict(&without().file("/proc/modules", "nf_tables 1 1 - Live 0x0\n")).why().is_some());
+    // Legacy tables are listed, and their tool is not there.
+    assert!(verdict(&without().file("/proc/net/ip_tables_names", "filter\n")).why().is_some());
+    let denied = Files::default().output(Command::NftRuleset, 1, "", "Operation not permitted (you must be root)");
+    assert!(verdict(&denied).why().unwrap().contains("must be root"));
+}

@@ -1,0 +1,628 @@
+//! Walks packets through the model: a set of states goes through the base chains in the kernel's order; a condition that the
+//! ruleset does not decide splits a state in two, and states that became equal again are joined.
+
+use super::model::*;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// The kernel's own limit is 16 jumps.
+const MAX_DEPTH: usize = 20;
+/// More states than this at one rule means that the ruleset cannot be decided in reasonable time.
+const MAX_STATES: usize = 64;
+
+/// One packet on its way through the hooks.
+#[derive(Debug, Clone)]
+pub struct Flight {
+    pub v6: bool,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// First and last possible value.
+    pub source_port: (u16, u16),
+    pub destination_port: (u16, u16),
+    pub original_port: (u16, u16),
+    /// 0 direction original, 1 reply
+    pub reply: bool,
+    pub protocol: u128,
+    pub flags: u128,
+    pub icmp_type: Option<u128>,
+    pub in_interface: String,
+    pub out_interface: String,
+    /// Connection state once conntrack has run.
+    pub state: u128,
+    /// Conntrack knows the packet before it reaches the first hook (an error that answers another packet; loopback).
+    pub attached: bool,
+    /// A listener's socket is looked up only after INPUT.
+    pub incoming: bool,
+}
+
+/// A place in the model: table, chain, and rule (`None`: the policy).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At {
+    pub table: usize,
+    pub chain: usize,
+    pub rule: Option<usize>,
+    /// The jumps that led there, the base chain's rule first: (chain, rule).
+    pub way: Vec<(usize, usize)>,
+}
+
+/// What may happen to one state of a packet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    Drop,
+    Reject(String),
+    /// Sent elsewhere: `redirected to port 5673`.
+    Translated(String),
+    Undecided(String),
+}
+
+/// State that rules read and write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Path {
+    mark: Option<u32>,
+    connection_mark: Option<u32>,
+    untracked: bool,
+    /// Undecided conditions and how they were taken.
+    pub assumed: BTreeSet<(String, bool)>,
+    /// The last rule (or policy) that let it pass an INPUT chain.
+    pub accepted: Option<At>,
+}
+
+impl Path {
+    pub fn new() -> Path {
+        Path { mark: Some(0), connection_mark: Some(0), ..Path::default() }
+    }
+    fn like(&self, other: &Path) -> bool {
+        self.mark == other.mark && self.connection_mark == other.connection_mark && self.untracked == other.untracked
+    }
+    fn assume(&mut self, what: &[String], holds: bool) {
+        self.assumed.extend(what.iter().map(|w| (w.clone(), holds)));
+    }
+    /// The next packet of the same connection: marks start anew, assumptions stay.
+    pub fn next_packet(&self) -> Path {
+        Path { assumed: self.assumed.clone(), accepted: self.accepted.clone(), ..Path::new() }
+    }
+    pub fn is_untracked(&self) -> bool {
+        self.untracked
+    }
+}
+
+/// A state that ended before it was through.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub path: Path,
+    pub end: End,
+    pub at: At,
+}
+
+/// What came out of a walk.
+#[derive(Debug, Clone, Default)]
+pub struct Walked {
+    pub through: Vec<Path>,
+    pub ended: Vec<Ended>,
+}
+
+enum Tri {
+    Yes,
+    No,
+    Maybe(String),
+}
+
+enum Value {
+    Is(u128),
+    Between(u128, u128),
+    Name(String),
+    /// The kernel cannot load it: the rule does not match, whatever the operator.
+    Missing,
+    Unknown(String),
+}
+
+/// How the walk may deviate from the kernel's.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Rules taken as not matching: to look behind a deciding rule.
+    pub skip: BTreeSet<(usize, usize, usize)>,
+    /// At one priority, legacy iptables after nf_tables instead of before: user space cannot see which was registered last.
+    pub legacy_last: bool,
+}
+
+/// One walk: a model, a packet, options.
+pub struct Walk<'a> {
+    pub model: &'a Model,
+    pub flight: &'a Flight,
+    pub options: &'a Options,
+}
+
+struct Place<'a> {
+    table: usize,
+    /// The packet's connection state at this priority, for tracked and untracked states.
+    state: u128,
+    base: &'a Base,
+}
+
+enum Exit {
+    Returned(Path),
+    Accepted(Path, At),
+    Ended(Ended),
+}
+
+impl Walk<'_> {
+    /// The way through some hooks, one after the other.
+    pub fn through(&self, hooks: &[Hook], start: Path) -> Walked {
+        let mut walked = Walked { through: vec![start], ended: Vec::new() };
+        for hook in hooks {
+            for (table, chain) in self.base_chains(*hook) {
+                let paths = std::mem::take(&mut walked.through);
+                for path in paths {
+                    self.base_chain(table, chain, path, &mut walked);
+                }
+                walked.through = joined(std::mem::take(&mut walked.through));
+            }
+        }
+        walked
+    }
+
+    /// Base chains of a hook in the order in which the kernel calls them; at one priority the one registered last comes first.
+    fn base_chains(&self, hook: Hook) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        for (t, table) in self.model.tables.iter().enumerate().filter(|(_, t)| t.family.sees(self.flight.v6)) {
+            for (c, chain) in table.chains.iter().enumerate() {
+                let Some(base) = chain.base.as_ref().filter(|b| b.hook == hook) else { continue };
+                // A later packet of a connection is translated by conntrack alone.
+                if base.nat && self.flight.state != ct::NEW {
+                    continue;
+                }
+                let legacy = table.engine == Engine::IptablesLegacy;
+                found.push(((base.priority, legacy == self.options.legacy_last, Reverse((table.handle, base.handle))), (t, c)));
+            }
+        }
+        found.sort_by_key(|(order, _)| *order);
+        found.into_iter().map(|(_, place)| place).collect()
+    }
+
+    fn base_chain(&self, table: usize, chain: usize, mut path: Path, walked: &mut Walked) {
+        let (t, c) = (&self.model.tables[table], &self.model.tables[table].chains[chain]);
+        let Some(base) = &c.base else { return };
+        if base.hook == Hook::Ingress {
+            if base.devices.is_empty() && !c.rules.is_empty() {
+                let mut aside = path.clone();
+                let why = format!("whether ingress chain {} {} is on {}", t.title(), c.name, self.flight.in_interface);
+                aside.assume(std::slice::from_ref(&why), false);
+                path.assume(&[why], true);
+                walked.through.push(aside);
+            } else if !base.devices.contains(&self.flight.in_interface) {
+                walked.through.push(path);
+                return;
+            }
+        }
+        if let Some(doubt) = &t.doubt {
+            let mut aside = path.clone();
+            aside.assume(std::slice::from_ref(doubt), false);
+            path.assume(std::slice::from_ref(doubt), true);
+            walked.through.push(aside);
+        }
+        // Conntrack sees a packet first at priority -200 of PREROUTING or OUTPUT.
+        let early = match base.hook {
+            Hook::Ingress => true,
+            Hook::Prerouting | Hook::Output => base.priority < -200,
+            Hook::Input | Hook::Postrouting => false,
+        };
+        let state = if early && !self.flight.attached { ct::INVALID } else { self.flight.state };
+        let place = Place { table, state, base };
+        let policy = At { table, chain, rule: None, way: Vec::new() };
+        for exit in self.chain(&place, chain, path, &mut Vec::new()) {
+            match exit {
+                Exit::Ended(ended) => walked.ended.push(ended),
+                Exit::Accepted(mut path, at) => {
+                    if base.hook == Hook::Input && !base.nat {
+                        path.accepted = Some(at);
+                    }
+                    walked.through.push(path);
+                }
+                Exit::Returned(mut path) if base.accept => {
+                    if base.hook == Hook::Input && !base.nat && path.accepted.is_none() {
+                        path.accepted = Some(policy.clone());
+                    }
+                    walked.through.push(path);
+                }
+                Exit::Returned(path) => walked.ended.push(Ended { path, end: End::Drop, at: policy.clone() }),
+            }
+        }
+    }
+
+    /// One chain with all that it jumps to.
+    fn chain(&self, place: &Place, chain: usize, start: Path, way: &mut Vec<(usize, usize)>) -> Vec<Exit> {
+        let mut exits = Vec::new();
+        let mut current = vec![start];
+        let rules = &self.model.tables[place.table].chains[chain].rules;
+        for (r, rule) in rules.iter().enumerate() {
+            if current.is_empty() {
+                break;
+            }
+            if !self.options.skip.is_empty() && self.options.skip.contains(&(place.table, chain, r)) {
+                continue;
+            }
+            let mut next = Vec::with_capacity(current.len());
+            for path in current {
+                for (target, path) in self.rule(place, rule, path) {
+                    let Some(target) = target else {
+                        next.push(path);
+                        continue;
+                    };
+                    let at = || At { table: place.table, chain, rule: Some(r), way: way.clone() };
+                    match target {
+                        Target::Continue => next.push(path),
+                        Target::Return => exits.push(Exit::Returned(path)),
+                        Target::Accept => exits.push(Exit::Accepted(path, at())),
+                        Target::Drop => exits.push(Exit::Ended(Ended { path, end: End::Drop, at: at() })),
+                        Target::Reject(with) => {
+                            exits.push(Exit::Ended(Ended { path, end: End::Reject(self.reject(&with)), at: at() }))
+                        }
+                        Target::Undecided(why) => exits.push(Exit::Ended(Ended { path, end: End::Undecided(why), at: at() })),
+                        Target::Translate { address, port } => match self.translated(place, address, port) {
+                            Some(text) => exits.push(Exit::Ended(Ended { path, end: End::Translated(text), at: at() })),
+                            None => exits.push(Exit::Accepted(path, at())),
+                        },
+                        Target::Jump(ref name) | Target::Goto(ref name) => {
+                            let goto = matches!(target, Target::Goto(_));
+                            let target = self.model.tables[place.table].chain(name);
+                            let Some(inner) = target.filter(|_| way.len() < MAX_DEPTH) else {
+                                let end = End::Undecided(format!("the jump to chain {name}, which cannot be followed"));
+                                exits.push(Exit::Ended(Ended { path, end, at: at() }));
+                                continue;
+                            };
+                            way.push((chain, r));
+                            for exit in self.chain(place, inner, path, way) {
+                                match exit {
+                                    Exit::Returned(path) if !goto => next.push(path),
+                                    other => exits.push(other),
+                                }
+                            }
+                            way.pop();
+                        }
+                    }
+                }
+            }
+            current = joined(next);
+            if current.len() > MAX_STATES {
+                let end = End::Undecided("too many undecided conditions".to_owned());
+                let at = At { table: place.table, chain, rule: Some(r), way: way.clone() };
+                exits.extend(current.drain(..).map(|path| Exit::Ended(Ended { path, end: end.clone(), at: at.clone() })));
+            }
+        }
+        exits.extend(current.into_iter().map(Exit::Returned));
+        exits
+    }
+
+    /// What one rule does with one state: where it may go, or `None` for the next rule.
+    fn rule(&self, place: &Place, rule: &Rule, mut path: Path) -> Vec<(Option<Target>, Path)> {
+        let mut out = Vec::new();
+        let mut open: Vec<String> = Vec::new();
+        let label = |why: String| format!("{why} in `{}`", rule.text);
+        for step in &rule.steps {
+            match step {
+                Step::Test(test) => match self.test(place, &path, test) {
+                    Tri::Yes => {}
+                    Tri::No => {
+                        out.push((None, path));
+                        return out;
+                    }
+                    Tri::Maybe(why) => open.push(label(why)),
+                },
+                Step::Vmap { key, set } => match self.lookup(place, &path, key, set) {
+                    Hit::Sure(Target::Continue) => {}
+                    Hit::Sure(target) => {
+                        finish(&mut out, path, &open, target);
+                        return out;
+                    }
+                    Hit::None => {
+                        out.push((None, path));
+                        return out;
+                    }
+                    Hit::Maybe(targets, why) => {
+                        open.push(label(why));
+                        for target in targets {
+                            let mut taken = path.clone();
+                            taken.assume(&open, true);
+                            out.push((Some(target), taken));
+                        }
+                        path.assume(&open, false);
+                        out.push((None, path));
+                        return out;
+                    }
+                },
+                Step::SetMark { .. } | Step::Notrack => {
+                    if !open.is_empty() {
+                        let mut aside = path.clone();
+                        aside.assume(&open, false);
+                        out.push((None, aside));
+                        path.assume(&open, true);
+                        open.clear();
+                    }
+                    change(&mut path, step);
+                }
+                Step::Go(target) => {
+                    finish(&mut out, path, &open, target.clone());
+                    return out;
+                }
+            }
+        }
+        out.push((None, path));
+        out
+    }
+
+    fn test(&self, place: &Place, path: &Path, test: &Test) -> Tri {
+        match test {
+            Test::Undecided(why) => Tri::Maybe(why.clone()),
+            Test::Either(tests) => {
+                let mut open = None;
+                for test in tests {
+                    match self.test(place, path, test) {
+                        Tri::Yes => return Tri::Yes,
+                        Tri::No => {}
+                        Tri::Maybe(why) => open = Some(why),
+                    }
+                }
+                open.map_or(Tri::No, Tri::Maybe)
+            }
+            Test::AnyBit { key, bits, not } => match self.value(place, path, key) {
+                Value::Is(v) if (v & bits != 0) != *not => Tri::Yes,
+                Value::Is(_) | Value::Missing | Value::Name(_) => Tri::No,
+                Value::Between(..) => Tri::Maybe("an undecided value".to_owned()),
+                Value::Unknown(why) => Tri::Maybe(why),
+            },
+            Test::In { key, set, not } => {
+                let values: Vec<Value> = key.iter().map(|k| self.value(place, path, k)).collect();
+                if values.iter().any(|v| matches!(v, Value::Missing)) {
+                    return Tri::No;
+                }
+                let mut open = set.doubt.clone();
+                for element in &set.elements {
+                    match within(&values, &element.parts) {
+                        Tri::Yes => return if *not { Tri::No } else { Tri::Yes },
+                        Tri::No => {}
+                        Tri::Maybe(why) => open = Some(why),
+                    }
+                }
+                match open {
+                    Some(why) => Tri::Maybe(why),
+                    None if *not => Tri::Yes,
+                    None => Tri::No,
+                }
+            }
+        }
+    }
+
+    fn lookup(&self, place: &Place, path: &Path, key: &[Key], set: &Set) -> Hit {
+        let values: Vec<Value> = key.iter().map(|k| self.value(place, path, k)).collect();
+        if values.iter().any(|v| matches!(v, Value::Missing)) {
+            return Hit::None;
+        }
+        let mut possible = Vec::new();
+        let mut open = set.doubt.clone();
+        // A catch-all element answers only where no other does.
+        let all = |e: &&Element| e.parts.iter().all(|p| *p == Part::Any);
+        let ordered = set.elements.iter().filter(|e| !all(e)).chain(set.elements.iter().filter(all));
+        for element in ordered {
+            let Some(target) = &element.target else { continue };
+            match within(&values, &element.parts) {
+                Tri::Yes if open.is_none() => return Hit::Sure(target.clone()),
+                Tri::Yes => {
+                    possible.push(target.clone());
+                    break;
+                }
+                Tri::No => {}
+                Tri::Maybe(why) => {
+                    open = Some(why);
+                    possible.push(target.clone());
+                }
+            }
+        }
+        match open {
+            Some(why) => Hit::Maybe(possible, why),
+            None => Hit::None,
+        }
+    }
+
+    fn value(&self, place: &Place, path: &Path, key: &Key) -> Value {
+        let f = self.flight;
+        let ports = |(first, last): (u16, u16)| {
+            if first == last { Value::Is(first.into()) } else { Value::Between(first.into(), last.into()) }
+        };
+        let icmp = f.icmp_type.is_some();
+        match key {
+            Key::Source => Value::Is(number(f.source)),
+            Key::Destination => Value::Is(number(f.destination)),
+            Key::SourcePort | Key::DestinationPort if icmp => Value::Missing,
+            Key::SourcePort => ports(f.source_port),
+            Key::DestinationPort => ports(f.destination_port),
+            Key::OriginalPort if path.untracked || place.state == ct::INVALID => Value::Missing,
+            Key::OriginalPort => ports(f.original_port),
+            Key::Protocol => Value::Is(f.protocol),
+            Key::Version => Value::Is(if f.v6 { 10 } else { 2 }),
+            Key::InInterface => Value::Name(f.in_interface.clone()),
+            Key::OutInterface => Value::Name(f.out_interface.clone()),
+            Key::CtState => Value::Is(if path.untracked { ct::UNTRACKED } else { place.state }),
+            Key::CtDirection | Key::CtStatus | Key::CtMark if path.untracked || place.state == ct::INVALID => Value::Missing,
+            Key::CtDirection => Value::Is(f.reply.into()),
+            // seen-reply and confirmed are set after the first packet; translations end a walk before they are asked for.
+            Key::CtStatus if f.state == ct::NEW => Value::Is(0),
+            Key::CtStatus => Value::Is(0x0e),
+            Key::CtMark => {
+                path.connection_mark.map_or(Value::Unknown("the connection's mark".to_owned()), |m| Value::Is(m.into()))
+            }
+            Key::Mark => path.mark.map_or(Value::Unknown("the packet's mark".to_owned()), |m| Value::Is(m.into())),
+            Key::TcpFlags if icmp => Value::Missing,
+            Key::TcpFlags => Value::Is(f.flags),
+            Key::IcmpType => f.icmp_type.map_or(Value::Missing, Value::Is),
+            Key::DestinationType => self.address_type(f.destination, f.incoming),
+            Key::SourceType => self.address_type(f.source, !f.incoming),
+            Key::PacketType => Value::Is(0),
+            Key::SocketOwner if f.incoming => Value::Missing,
+            Key::SocketOwner => Value::Unknown("the owner of the sending socket".to_owned()),
+            Key::RouteBack => self.route_back(),
+            // Never a fragment: conntrack puts them together first. Whether DF is set depends on the client.
+            Key::FragmentField => Value::Unknown("the don't-fragment bit".to_owned()),
+            Key::Masked(inner, mask) if **inner == Key::FragmentField && mask & 0x4000 == 0 => Value::Is(0),
+            Key::Masked(inner, mask) => match self.value(place, path, inner) {
+                Value::Is(v) => Value::Is(v & mask),
+                Value::Between(..) => Value::Unknown("the masked source port".to_owned()),
+                other => other,
+            },
+            Key::Unknown(what) => Value::Unknown(what.clone()),
+        }
+    }
+
+    /// RTN_LOCAL for addresses of this host. `ours`: the caller knows that it is one.
+    fn address_type(&self, address: IpAddr, ours: bool) -> Value {
+        let special = match address {
+            IpAddr::V4(a) if a.is_loopback() => Some(2),
+            IpAddr::V4(a) if a.is_broadcast() || a.is_unspecified() => Some(3),
+            IpAddr::V6(a) if a.is_loopback() => Some(2),
+            a if a.is_multicast() => Some(5),
+            _ => None,
+        };
+        if let Some(kind) = special {
+            return Value::Is(kind);
+        }
+        if ours {
+            return Value::Is(2);
+        }
+        match &self.model.local {
+            Some(local) if local.contains(&address) => Value::Is(2),
+            Some(_) => Value::Is(1),
+            None => Value::Unknown("which addresses are this host's".to_owned()),
+        }
+    }
+
+    fn route_back(&self) -> Value {
+        let f = self.flight;
+        if f.in_interface == "lo" {
+            return Value::Is(1);
+        }
+        let Some(routes) = &self.model.routes else { return Value::Unknown("the routes".to_owned()) };
+        let source = number(f.source);
+        let back = routes.iter().any(|r| r.v6 == f.v6 && r.first <= source && source <= r.last && r.interface == f.in_interface);
+        Value::Is(back.into())
+    }
+
+    fn reject(&self, with: &str) -> String {
+        let named = match (with, self.flight.v6) {
+            ("icmpx-port-unreachable", false) => "icmp-port-unreachable",
+            ("icmpx-port-unreachable", true) => "icmp6-port-unreachable",
+            ("icmpx-no-route", false) => "icmp-net-unreachable",
+            ("icmpx-no-route", true) => "icmp6-no-route",
+            ("icmpx-host-unreachable", false) => "icmp-host-unreachable",
+            ("icmpx-host-unreachable", true) => "icmp6-addr-unreachable",
+            ("icmpx-admin-prohibited", false) => "icmp-admin-prohibited",
+            ("icmpx-admin-prohibited", true) => "icmp6-adm-prohibited",
+            (other, _) => other,
+        };
+        named.to_owned()
+    }
+
+    /// Where a translation sends the packet; `None` if that is where it goes anyway.
+    fn translated(&self, place: &Place, address: Option<IpAddr>, port: Option<u16>) -> Option<String> {
+        let f = self.flight;
+        if !matches!(place.base.hook, Hook::Prerouting | Hook::Output) {
+            return None;
+        }
+        let moved = address.filter(|a| *a != f.destination);
+        let new_port = port.filter(|p| (*p, *p) != f.destination_port);
+        match (moved, new_port) {
+            (None, None) => None,
+            (Some(a), _) => {
+                let port = port.unwrap_or(f.destination_port.0);
+                Some(format!("redirected to {}", std::net::SocketAddr::new(a, port)))
+            }
+            (None, Some(port)) => Some(format!("redirected to port {port}")),
+        }
+    }
+}
+
+enum Hit {
+    Sure(Target),
+    Maybe(Vec<Target>, String),
+    None,
+}
+
+fn finish(out: &mut Vec<(Option<Target>, Path)>, mut path: Path, open: &[String], target: Target) {
+    if !open.is_empty() {
+        let mut aside = path.clone();
+        aside.assume(open, false);
+        out.push((None, aside));
+        path.assume(open, true);
+    }
+    out.push((Some(target), path));
+}
+
+fn change(path: &mut Path, step: &Step) {
+    match step {
+        Step::Notrack => path.untracked = true,
+        Step::SetMark { connection, change } => {
+            let mark = if *connection { &mut path.connection_mark } else { &mut path.mark };
+            *mark = match (*mark, change) {
+                (_, Some((0, value))) => Some(*value),
+                (Some(old), Some((keep, value))) => Some((old & keep) ^ value),
+                _ => None,
+            };
+        }
+        _ => {}
+    }
+}
+
+fn within(values: &[Value], parts: &[Part]) -> Tri {
+    let mut open = None;
+    if values.len() != parts.len() {
+        return Tri::Maybe("a set element of another shape".to_owned());
+    }
+    for (value, part) in values.iter().zip(parts) {
+        match one_within(value, part) {
+            Tri::Yes => {}
+            Tri::No => return Tri::No,
+            Tri::Maybe(why) => open = Some(why),
+        }
+    }
+    open.map_or(Tri::Yes, Tri::Maybe)
+}
+
+fn one_within(value: &Value, part: &Part) -> Tri {
+    let sure = |yes| if yes { Tri::Yes } else { Tri::No };
+    match (value, part) {
+        (_, Part::Any) => Tri::Yes,
+        (Value::Unknown(why), _) => Tri::Maybe(why.clone()),
+        (Value::Is(v), Part::Span(first, last)) => sure(first <= v && v <= last),
+        (Value::Between(low, high), Part::Span(first, last)) => {
+            if first <= low && high <= last {
+                Tri::Yes
+            } else if high < first || last < low {
+                Tri::No
+            } else {
+                Tri::Maybe("the client's port".to_owned())
+            }
+        }
+        (Value::Name(name), Part::Name(pattern)) => sure(match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        }),
+        _ => Tri::No,
+    }
+}
+
+/// Joins states that can no longer be told apart; an assumption that both sides made differently did not matter.
+fn joined(paths: Vec<Path>) -> Vec<Path> {
+    if paths.len() < 2 {
+        return paths;
+    }
+    let mut out: Vec<Path> = Vec::new();
+    for path in paths {
+        match out.iter_mut().find(|p| p.like(&path)) {
+            Some(same) => {
+                same.assumed = same.assumed.intersection(&path.assumed).cloned().collect();
+                same.accepted = same.accepted.take().or(path.accepted);
+            }
+            None => out.push(path),
+        }
+    }
+    out
+}

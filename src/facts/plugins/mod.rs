@@ -1,0 +1,237 @@
+//! enabled_plugins and what is on disk.
+
+pub mod packages;
+
+use super::conf::access::{self, Access, User};
+use super::conf::variable;
+use super::{Fact, Where, env, os};
+use crate::formats::erlang::{self, Term};
+use crate::host::{Got, Host, MAX_FILE, Miss, optional};
+use packages::Package;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Plugins: enabled by file, present on disk.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Plugins {
+    pub file: String,
+    /// Names in the file (or in RABBITMQ_ENABLED_PLUGINS), in its order; empty if there is no file.
+    pub enabled: Fact<Vec<String>>,
+    /// Applications found in the plugin directories: plugins and the libraries that they need.
+    pub available: Fact<Vec<String>>,
+    /// Enabled, but not on disk: the broker passes them over silently.
+    pub missing: Fact<Vec<String>>,
+    /// What the broker starts: the enabled plugins that are on disk and the applications that these need (from their .app files).
+    pub started: Fact<Vec<String>>,
+    /// Why enabled_plugins cannot be read by the broker (it will not boot); null: fine.
+    pub problem: Fact<Option<PluginsProblem>>,
+}
+
+/// A broken enabled_plugins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PluginsProblem {
+    /// syntax | unreadable
+    pub code: String,
+    pub text: String,
+    pub at: Where,
+}
+
+/// Where the broker looks for the names of enabled plugins when nothing else is said.
+pub const DEFAULT_FILE: &str = "/etc/rabbitmq/enabled_plugins";
+
+/// Reads enabled_plugins and lists the plugin directories.
+pub fn collect(host: &dyn Host, install: &Fact<Option<os::Install>>, env: &env::Env) -> Plugins {
+    let file = variable(env, "ENABLED_PLUGINS_FILE").map(|v| v.unwrap_or_else(|| DEFAULT_FILE.to_owned()));
+    let path = file.known().cloned().unwrap_or_else(|| DEFAULT_FILE.to_owned());
+    let packages = installed(host, install);
+    let (enabled, problem) = match (variable(env, "ENABLED_PLUGINS"), file) {
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => (Fact::Unknown(why.clone()), Fact::Unknown(why)),
+        (Fact::Known(Some(list)), _) => (named(&list, &packages), Fact::Known(None)),
+        (Fact::Known(None), Fact::Known(path)) => from_file(host, install, &path),
+    };
+    let available = packages.as_ref().map(|all| all.iter().map(|p| p.app.clone()).collect::<BTreeSet<_>>());
+    let missing = both(&enabled, &available, |enabled, there| enabled.iter().filter(|p| !there.contains(*p)).cloned().collect());
+    let started = match (&enabled, &packages) {
+        (Fact::Known(enabled), Fact::Known(packages)) => started(host, enabled, packages).into(),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Fact::Unknown(why.clone()),
+    };
+    Plugins { file: path, enabled, available: available.map(|a| a.into_iter().collect()), missing, started, problem }
+}
+
+fn both<A, B, C>(a: &Fact<A>, b: &Fact<B>, f: impl FnOnce(&A, &B) -> C) -> Fact<C> {
+    match (a, b) {
+        (Fact::Known(a), Fact::Known(b)) => Fact::Known(f(a, b)),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Fact::Unknown(why.clone()),
+    }
+}
+
+fn installed(host: &dyn Host, install: &Fact<Option<os::Install>>) -> Fact<Vec<Package>> {
+    match install {
+        Fact::Known(Some(install)) => packages::list(host, &install.plugin_dirs).into(),
+        Fact::Known(None) => Fact::Known(Vec::new()),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    }
+}
+
+/// RABBITMQ_ENABLED_PLUGINS: names with commas, nothing, or ALL.
+fn named(list: &str, packages: &Fact<Vec<Package>>) -> Fact<Vec<String>> {
+    if list != "ALL" {
+        return Fact::Known(list.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect());
+    }
+    packages.as_ref().map(|all| all.iter().map(|p| p.app.clone()).filter(|app| app.starts_with("rabbitmq_")).collect())
+}
+
+fn from_file(
+    host: &dyn Host,
+    install: &Fact<Option<os::Install>>,
+    path: &str,
+) -> (Fact<Vec<String>>, Fact<Option<PluginsProblem>>) {
+    let bytes = match optional(host.read(Path::new(path), MAX_FILE)) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return (Fact::Known(Vec::new()), Fact::Known(None)),
+        Err(miss) => return (miss.clone().into(), miss.into()),
+    };
+    // The broker reads this file byte by byte, as Latin-1.
+    let text: String = bytes.iter().map(|b| char::from(*b)).collect();
+    match names(&text) {
+        Ok(names) => (Fact::Known(names), unreadable(host, install, path)),
+        Err(e) => {
+            let at = Where { file: path.to_owned(), line: Some(e.line), column: Some(e.column) };
+            let problem = PluginsProblem { code: "syntax".into(), text: e.message.clone(), at };
+            (Fact::Unknown(format!("{path}:{e}")), Fact::Known(Some(problem)))
+        }
+    }
+}
+
+/// One list of atoms, or nothing at all.
+fn names(text: &str) -> Result<Vec<String>, erlang::Error> {
+    let terms = erlang::consult(text)?;
+    let malformed = |t: &Term| erlang::Error { line: t.line, column: t.column, message: "not one list of plugin names".into() };
+    match terms.as_slice() {
+        [] => Ok(Vec::new()),
+        [one] => {
+            let items = one.list().ok_or_else(|| malformed(one))?;
+            items.iter().map(|t| t.atom().map(str::to_owned).ok_or_else(|| malformed(t))).collect()
+        }
+        [_, second, ..] => Err(malformed(second)),
+    }
+}
+
+fn unreadable(host: &dyn Host, install: &Fact<Option<os::Install>>, path: &str) -> Fact<Option<PluginsProblem>> {
+    let user = match install {
+        Fact::Known(Some(install)) => User::of(host, install),
+        _ => Fact::Unknown("the broker's user is not known".into()),
+    };
+    let user = match user {
+        Fact::Known(user) => user,
+        Fact::Unknown(why) => return Fact::Unknown(why),
+    };
+    let problem = |by: &Path| PluginsProblem {
+        code: "unreadable".into(),
+        text: format!("the broker's user may not read it because of the permissions of {}", by.display()),
+        at: Where { file: path.to_owned(), line: None, column: None },
+    };
+    match access::may(host, &user, Path::new(path), access::READ) {
+        Ok(Access::No(by)) => Fact::Known(Some(problem(&by))),
+        Ok(Access::Yes | Access::Absent | Access::Hidden(_)) => Fact::Known(None),
+        Err(miss) => miss.into(),
+    }
+}
+
+/// Enabled plugins and, from their .app files, what they need, as far as it lies in the plugin directories.
+fn started(host: &dyn Host, enabled: &[String], packages: &[Package]) -> Got<Vec<String>> {
+    let mut started: Vec<String> = Vec::new();
+    let mut todo: Vec<String> = enabled.iter().rev().cloned().collect();
+    while let Some(app) = todo.pop() {
+        // The core and the libraries need no other plugin.
+        let package = packages.iter().rev().find(|p| p.app == app);
+        let Some(package) = package.filter(|p| p.app.starts_with("rabbitmq_") && !started.contains(&p.app)) else { continue };
+        started.push(app);
+        todo.extend(needs(host, package)?);
+    }
+    Ok(started)
+}
+
+/// `applications` of the package's .app file.
+fn needs(host: &dyn Host, package: &Package) -> Got<Vec<String>> {
+    let wanted = format!("{}.app", package.app);
+    let files = package.files(host, "ebin", &|name| name == wanted)?;
+    let (_, bytes) = files.first().ok_or_else(|| Miss::Absent { what: format!("{}/ebin/{wanted}", package.path.display()) })?;
+    let terms = erlang::consult(&String::from_utf8_lossy(bytes)).map_err(|e| Miss::failed(wanted, e))?;
+    let applications =
+        terms.first().and_then(Term::tuple).and_then(|t| t.get(2)).and_then(|props| props.property("applications"));
+    Ok(applications.and_then(Term::list).unwrap_or_default().iter().filter_map(Term::atom).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::conf::tests::environment;
+    use crate::host::fake::Fake;
+
+    fn install() -> Fact<Option<os::Install>> {
+        let install = os::Install {
+            version: "4.0.5".into(),
+            plugin_dirs: vec!["/p".into()],
+            erlang: Fact::Known(None),
+            uid: Fact::Known(Some(104)),
+            gid: Fact::Known(Some(109)),
+        };
+        Fact::Known(Some(install))
+    }
+
+    fn host() -> Fake {
+        let app = |name: &str, needs: &str| format!("{{application, {name}, [{{vsn, \"1\"}}, {{applications, [{needs}]}}]}}.");
+        Fake::new()
+            .file("/p/rabbit-1/ebin/rabbit.app", app("rabbit", "kernel"))
+            .file("/p/rabbitmq_top-1/ebin/rabbitmq_top.app", app("rabbitmq_top", "rabbit, rabbitmq_management"))
+            .file("/p/rabbitmq_management-1/ebin/rabbitmq_management.app", app("rabbitmq_management", "rabbit"))
+    }
+
+    fn with(text: &str) -> Plugins {
+        collect(&host().file_with(DEFAULT_FILE, text, 0o640, 0, 109), &install(), &environment(&[]))
+    }
+
+    #[test]
+    fn what_is_enabled_started_and_missing() {
+        let plugins = with("[rabbitmq_top,rabbitmq_gone].\n");
+        assert_eq!(plugins.enabled, Fact::Known(vec!["rabbitmq_top".into(), "rabbitmq_gone".into()]));
+        assert_eq!(plugins.started, Fact::Known(vec!["rabbitmq_top".into(), "rabbitmq_management".into()]));
+        assert_eq!(plugins.missing, Fact::Known(vec!["rabbitmq_gone".into()]));
+        assert_eq!(plugins.problem, Fact::Known(None));
+    }
+
+    #[test]
+    fn no_file_no_plugins() {
+        let plugins = collect(&host(), &install(), &environment(&[]));
+        assert_eq!((plugins.enabled, plugins.problem), (Fact::Known(vec![]), Fact::Known(None)));
+    }
+
+    #[test]
+    fn a_file_that_stops_the_boot() {
+        let code = |text: &str| with(text).problem.known().cloned().flatten().map(|p| (p.code, p.at.line));
+        for (text, line) in
+            [("[rabbitmq_top]", 1), ("[a\nb].", 2), ("[\"a\"].", 1), ("[a]. [b].", 1), ("a.", 1), ("[rabbitmq_top", 1)]
+        {
+            assert_eq!(code(text), Some(("syntax".to_owned(), Some(line))), "{text}");
+        }
+        assert!(with("[a").enabled.why().is_some());
+        let host = host().file_with(DEFAULT_FILE, "[].", 0o600, 0, 0);
+        let problem = collect(&host, &install(), &environment(&[])).problem.known().cloned().flatten().unwrap();
+        assert_eq!(problem.code, "unreadable");
+    }
+
+    #[test]
+    fn the_environment_names_the_file_or_the_plugins() {
+        let host = host().file("/x/plugins", "[rabbitmq_management].");
+        let plugins = collect(&host, &install(), &environment(&[("ENABLED_PLUGINS_FILE", "/x/plugins")]));
+        assert_eq!((plugins.file.as_str(), plugins.enabled), ("/x/plugins", Fact::Known(vec!["rabbitmq_management".into()])));
+        let plugins = collect(&host, &install(), &environment(&[("ENABLED_PLUGINS", "rabbitmq_top, rabbitmq_management")]));
+        assert_eq!(plugins.enabled, Fact::Known(vec!["rabbitmq_top".into(), "rabbitmq_management".into()]));
+        let plugins = collect(&host, &install(), &environment(&[("ENABLED_PLUGINS", "")]));
+        assert_eq!(plugins.enabled, Fact::Known(vec![]));
+    }
+}
