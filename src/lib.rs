@@ -1,16 +1,37 @@
 //! Says why clients cannot connect to a RabbitMQ broker host, and puts it right. See README.md; the command line is the interface.
 
-#![allow(dead_code)] // TEMPORARY while the modules land
-
+mod ask;
+mod audit;
+mod cli;
 mod facts;
+mod findings;
 mod fix;
 mod formats;
 mod host;
+mod path;
 mod policy;
+mod render;
 mod report;
 mod rules;
+mod verbs;
 
-/// Runs the command line.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use clap::Parser;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Parses the arguments, runs the verb, prints what it has to say. The only place that writes to standard output.
+pub fn main() -> ExitCode {
+    // `clap` exits with 2 on wrong usage and with 0 on --help and --version.
+    let cli = cli::Cli::parse();
+    match verbs::run(&cli) {
+        Ok(done) => {
+            // A reader that went away (`| head`) is no failure.
+            let _ = std::io::stdout().write_all(done.text.as_bytes());
+            ExitCode::from(done.code)
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "rmq-audit: {}", render::term::clean(&error.to_string()));
+            ExitCode::from(verbs::USAGE)
+        }
+    }
 }
