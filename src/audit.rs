@@ -6,7 +6,6 @@ use crate::host::Host;
 use crate::path;
 use crate::policy::Intent;
 use crate::report::{self, Report, Run};
-
 use crate::rules::{Input, Rule, RuleSet, Severity, Verdict, judge};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,21 +17,25 @@ pub struct Selection {
     pub skip: Vec<String>,
 }
 
+/// Whether the list names the rule or its area.
+fn names(list: &[String], rule: &Rule) -> bool {
+    list.iter().any(|n| n == &rule.name || n == &rule.area)
+}
+
 impl Selection {
+    /// Whether the rule is judged.
     pub fn takes(&self, rule: &Rule) -> bool {
-        let named = |list: &[String]| list.iter().any(|n| n == &rule.name || n == &rule.area);
-        (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
+        (self.only.is_empty() || names(&self.only, rule)) && !names(&self.skip, rule)
     }
 
     /// Whether a finding of this rule is to be repaired: a note is advice, and is acted upon only if it was named.
     pub fn repairs(&self, rule: &Rule, severity: Severity) -> bool {
-        let named = self.only.iter().any(|n| n == &rule.name || n == &rule.area);
-        self.takes(rule) && (named || severity != Severity::Note)
+        self.takes(rule) && (severity != Severity::Note || names(&self.only, rule))
     }
 
     /// A name that is neither a rule nor an area.
     pub fn unknown_name(&self, rules: &RuleSet) -> Option<&str> {
-        let known = |n: &String| rules.rules.values().any(|r| &r.name == n || &r.area == n);
+        let known = |n: &String| rules.rules.values().any(|rule| names(std::slice::from_ref(n), rule));
         self.only.iter().chain(&self.skip).find(|n| !known(n)).map(String::as_str)
     }
 }
