@@ -214,6 +214,33 @@ pub struct ListeningSocket {
     pub v6_only: Option<bool>,
 }
 
+/// One thing that a boot loads into the packet filter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Load {
+    /// `iptables-restore` (`ip6tables-restore`) with this input. `legacy`: which of the two kinds; `None`: the one that the plain name
+    /// leads to, as a boot would take it. `keep`: `--noflush`.
+    Restore { v6: bool, legacy: Option<bool>, keep: bool, input: String },
+    /// `nft -f FILE`
+    Nft { file: PathBuf },
+    /// `ipset restore` with this input
+    IpSets { input: String },
+    /// An interface of this name has to be there, because rules name it by index.
+    Interface { name: String },
+}
+
+/// What a scratch namespace held after loading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// See [`Host::nf_tables`].
+    pub nf_tables: Got<Vec<u8>>,
+    /// `iptables-legacy-save`, `ip6tables-legacy-save`
+    pub legacy: [Got<Vec<u8>>; 2],
+    pub ip_sets: Got<Vec<u8>>,
+    /// Loads that failed: number in the list, and what the tool said. The later ones were still done, as a boot would.
+    pub failed: Vec<(usize, String)>,
+}
+
 /// Who we are and when it is; part of every capture so that a replay judges as of then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -253,6 +280,25 @@ pub trait Host: Sync {
         Err(Miss::Unavailable { what: "socket diagnostics".to_owned(), why: "not on this host".to_owned() })
     }
     fn run(&self, command: &Command) -> Got<Output>;
+    /// The kernel's own dump of nf_tables: netlink messages as received (generation, tables, chains, sets, elements, rules, objects),
+    /// of one generation. `Absent`: the kernel certainly holds none.
+    fn nf_tables(&self) -> Got<Vec<u8>> {
+        Err(Miss::Unavailable { what: "nf_tables".to_owned(), why: "not on this host".to_owned() })
+    }
+    /// The kernel's own dump of ipsets, as netlink messages. `Absent`: there are none.
+    fn ip_sets(&self) -> Got<Vec<u8>> {
+        Err(Miss::Unavailable { what: "ipsets".to_owned(), why: "not on this host".to_owned() })
+    }
+    /// Links, addresses, routes of all tables, routing rules and queueing disciplines, as netlink messages (rtnetlink).
+    fn routing(&self) -> Got<Vec<u8>> {
+        Err(Miss::Unavailable { what: "routing tables".to_owned(), why: "not on this host".to_owned() })
+    }
+    /// Loads saved rules with the host's own tools into an empty network namespace that goes away again, and gives what the kernel
+    /// then holds: what a boot would make of them. Nothing of the host itself is changed.
+    fn scratch(&self, loads: &[Load]) -> Got<Loaded> {
+        let _ = loads;
+        Err(Miss::Unavailable { what: "a scratch network namespace".to_owned(), why: "not on this host".to_owned() })
+    }
     /// Calls one function of the closed list [`rpc::Call`] on the running broker over the Erlang distribution protocol.
     fn call(&self, node: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term>;
     /// Connects to a listener of this host and speaks AMQP as far as asked: the only active probe of an audit.

@@ -43,7 +43,12 @@ fn table(table: &iptables_save::Table, engine: Engine, v6: bool) -> Table {
                 .rules
                 .iter()
                 .zip(1..)
-                .map(|(rule, number)| Rule { text: rule.text.clone(), number, steps: steps(&rule.words, v6, &names) })
+                .map(|(rule, number)| Rule {
+                    text: rule.text.clone(),
+                    number,
+                    steps: steps(&rule.words, v6, &names),
+                    packets: None,
+                })
                 .collect(),
         })
         .collect();
@@ -336,11 +341,15 @@ impl Reader<'_> {
             }
             "DNAT" => {
                 let (address, port) = destination(after("--to-destination").unwrap_or(""));
-                go(Target::Translate { address, port })
+                go(Target::Translate(Translation {
+                    kind: Nat::Destination,
+                    address: address.map(|a| (a, a)),
+                    port: port.map(|p| (p, p)),
+                }))
             }
             "REDIRECT" => {
                 let port = after("--to-ports").and_then(|p| p.split('-').next()?.parse().ok());
-                go(Target::Translate { address: None, port })
+                go(Target::Translate(Translation { kind: Nat::Redirect, address: None, port: port.map(|p| (p, p)) }))
             }
             "MARK" | "CONNMARK" => Some(mark(name == "CONNMARK", &options)),
             "NOTRACK" => Some(Step::Notrack),

@@ -1,12 +1,19 @@
 //! Packet filters: who manages them, and the verdict for a packet.
 
+mod display;
+mod ip_sets;
 mod iptables;
 pub mod model;
+pub mod native;
+mod netlink;
 mod nft_json;
 mod nft_text;
 mod read;
+pub mod routing;
 pub mod ufw;
 pub mod verdict;
+pub mod vm;
+mod xt;
 
 #[cfg(test)]
 mod kernel_test;
@@ -67,8 +74,14 @@ pub struct Verdict {
     pub shadowed_accept: Option<DecidingRule>,
     /// What the client sees: connected | refused | timeout | unreachable | hangs | reset | unknown
     pub sees: String,
-    /// Which packet of the connection is decided about: syn | reply | established
+    /// Which packet of the connection is decided about: syn | reply | established | neighbour
     pub packet: String,
+    /// The jumps that led to the deciding rule, the base chain's first.
+    pub way: Vec<DecidingRule>,
+    /// Address and port after a translation (DNAT, REDIRECT) on this host; null: not translated
+    pub delivered_to: Option<String>,
+    /// Set with `delivered_to` where that is not an address of this host: the connection leaves it, to a container or another host.
+    pub forwarded: bool,
 }
 
 /// The rule (or policy) that decides.
@@ -82,6 +95,8 @@ pub struct DecidingRule {
     pub rule: String,
     /// nft handle, or position in the chain counted from 1
     pub handle_or_line: Option<i64>,
+    /// Packets that the rule's counter has seen; null: it has none
+    pub packets: Option<i64>,
 }
 
 /// Ports from which Linux clients connect by default (net.ipv4.ip_local_port_range).
@@ -348,6 +363,9 @@ impl Firewall {
             shadowed_accept: None,
             sees: deciding.map_or("connected", |f| f.sees).to_owned(),
             packet: deciding.map_or("syn", |f| f.packet).to_owned(),
+            way: Vec::new(),
+            delivered_to: None,
+            forwarded: false,
         };
         let same = fates.windows(2).all(|w| w[0].outcome == w[1].outcome);
         match deciding.map(|f| &f.outcome) {
@@ -411,7 +429,8 @@ impl Firewall {
                 (policy.to_owned(), None)
             }
         };
-        DecidingRule { table: table.title(), chain: chain.name.clone(), rule, handle_or_line }
+        let packets = at.rule.and_then(|r| chain.rules[r].packets).and_then(|p| i64::try_from(p).ok());
+        DecidingRule { table: table.title(), chain: chain.name.clone(), rule, handle_or_line, packets }
     }
 
     /// A host of a network whose connection is refused, with the place that refuses it (unlike [`DecidingRule`] with the jumps that

@@ -1,5 +1,7 @@
 //! One model for every packet filter of the kernel: base chains by hook and priority, rules as tests and targets.
 
+use super::native::Native;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +15,40 @@ pub struct Model {
     pub local: Option<Vec<IpAddr>>,
     /// Destinations and interfaces of the main routing table (`fib … oif`, reverse path tests); `None` when not read.
     pub routes: Option<Vec<Route>>,
+    /// Contents of ipsets by name; a set that a rule names and that is not here is undecided.
+    pub ip_sets: BTreeMap<String, Arc<IpSet>>,
+}
+
+/// One ipset (`ipset list`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpSet {
+    /// `hash:ip`, `hash:net,port`, `bitmap:port`, `list:set`, …
+    pub kind: String,
+    pub v6: bool,
+    pub elements: Vec<IpSetElement>,
+    /// Why its content cannot be taken as it stands.
+    pub doubt: Option<String>,
+}
+
+/// One element: a part for each dimension of the set's kind, in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpSetElement {
+    pub parts: Vec<IpSetPart>,
+    /// An exception (`nomatch`).
+    pub nomatch: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IpSetPart {
+    /// First and last address.
+    Addresses(u128, u128),
+    /// Protocol number, first and last port.
+    Ports(u8, u16, u16),
+    Interface(String),
+    Mac([u8; 6]),
+    Mark(u32),
+    /// Another set (`list:set`).
+    Set(String),
 }
 
 /// A source of rules that is there and could not be read.
@@ -81,6 +117,7 @@ pub enum Hook {
     Ingress,
     Prerouting,
     Input,
+    Forward,
     Output,
     Postrouting,
 }
@@ -134,11 +171,15 @@ pub struct Rule {
     /// Position in the chain counted from 1 (iptables) or handle (nftables).
     pub number: i64,
     pub steps: Vec<Step>,
+    /// Packets that its counter has seen; `None`: it has none.
+    pub packets: Option<u64>,
 }
 
 /// One part of a rule, in the kernel's order.
 #[derive(Debug, Clone)]
 pub enum Step {
+    /// An instruction of nf_tables, which works on the rule's registers.
+    Native(Native),
     Test(Test),
     /// A verdict map; a key that is not in it ends the rule.
     Vmap {
@@ -164,13 +205,27 @@ pub enum Target {
     Goto(String),
     Return,
     Continue,
-    /// DNAT or REDIRECT.
-    Translate {
-        address: Option<IpAddr>,
-        port: Option<u16>,
-    },
+    Translate(Translation),
     /// Leaves the ruleset (queue, tproxy) or is of a kind not known here; says which.
     Undecided(String),
+}
+
+/// What a rule of type nat does; the first one that a connection meets in a hook ends nat there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    pub kind: Nat,
+    /// First and last new address; `None`: it stays (with [`Nat::Redirect`], the address of the interface that it came in by).
+    pub address: Option<(IpAddr, IpAddr)>,
+    /// First and last new port.
+    pub port: Option<(u16, u16)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nat {
+    Destination,
+    Redirect,
+    /// SNAT and masquerade: the source, which no later test of this packet's way in looks at.
+    Source,
 }
 
 /// A condition on the packet.

@@ -57,7 +57,7 @@ pub fn parse(text: &[u8]) -> Result<Ruleset, String> {
         let number = rule.get("handle").and_then(Json::as_i64).unwrap_or(0);
         let Some(model) = ruleset.table_mut(rule) else { continue };
         let Some(chain) = model.chains.iter_mut().find(|c| c.name == name) else { continue };
-        chain.rules.push(Rule { text, number, steps });
+        chain.rules.push(Rule { text, number, steps, packets: None });
         ruleset.expressions.entry((family_name, table, name)).or_default().push(Json::Array(expressions.clone()));
     }
     Ok(ruleset)
@@ -592,7 +592,11 @@ impl Reader<'_> {
         }
         let address = address.and_then(|a| first(a).as_str().and_then(|t| t.parse().ok()));
         let port = port.and_then(|p| first(p).as_u64()).and_then(|p| u16::try_from(p).ok());
-        self.steps.push(Step::Go(Target::Translate { address, port }));
+        self.steps.push(Step::Go(Target::Translate(Translation {
+            kind: Nat::Destination,
+            address: address.map(|a| (a, a)),
+            port: port.map(|p| (p, p)),
+        })));
     }
 }
 

@@ -2,6 +2,7 @@
 //! ruleset does not decide splits a state in two, and states that became equal again are joined.
 
 use super::model::*;
+use super::vm;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -205,7 +206,7 @@ impl Walk<'_> {
         let early = match base.hook {
             Hook::Ingress => true,
             Hook::Prerouting | Hook::Output => base.priority < -200,
-            Hook::Input | Hook::Postrouting => false,
+            Hook::Input | Hook::Forward | Hook::Postrouting => false,
         };
         let state = if early && !self.flight.attached { ct::INVALID } else { self.flight.state };
         let place = Place { table, state, base };
@@ -259,7 +260,7 @@ impl Walk<'_> {
                             exits.push(Exit::Ended(Ended { path, end: End::Reject(self.reject(&with)), at: at() }))
                         }
                         Target::Undecided(why) => exits.push(Exit::Ended(Ended { path, end: End::Undecided(why), at: at() })),
-                        Target::Translate { address, port } => match self.translated(place, address, port) {
+                        Target::Translate(translation) => match self.translated(place, &translation) {
                             Some(text) => exits.push(Exit::Ended(Ended { path, end: End::Translated(text), at: at() })),
                             None => exits.push(Exit::Accepted(path, at())),
                         },
@@ -299,8 +300,38 @@ impl Walk<'_> {
         let mut out = Vec::new();
         let mut open: Vec<String> = Vec::new();
         let label = |why: String| format!("{why} in `{}`", rule.text);
+        let mut registers = vm::Registers::default();
         for step in &rule.steps {
             match step {
+                Step::Native(native) => {
+                    let hook = place.base.hook;
+                    let view = vm::View { model: self.model, flight: self.flight, path: &path, hook, state: place.state };
+                    match registers.run(native, &view) {
+                        vm::Ran::Next => {}
+                        vm::Ran::Break => {
+                            out.push((None, path));
+                            return out;
+                        }
+                        vm::Ran::Perhaps(why) => open.push(label(why)),
+                        vm::Ran::Go(target) => {
+                            finish(&mut out, path, &open, target);
+                            return out;
+                        }
+                        vm::Ran::Choice(targets, why) => {
+                            open.push(label(why));
+                            choose(&mut out, path, &open, targets);
+                            return out;
+                        }
+                        vm::Ran::Mark { connection, value } => {
+                            aside(&mut out, &mut path, &mut open);
+                            change(&mut path, &Step::SetMark { connection, change: value.map(|v| (0, v)) });
+                        }
+                        vm::Ran::Notrack => {
+                            aside(&mut out, &mut path, &mut open);
+                            change(&mut path, &Step::Notrack);
+                        }
+                    }
+                }
                 Step::Test(test) => match self.test(place, &path, test) {
                     Tri::Yes => {}
                     Tri::No => {
@@ -321,24 +352,12 @@ impl Walk<'_> {
                     }
                     Hit::Maybe(targets, why) => {
                         open.push(label(why));
-                        for target in targets {
-                            let mut taken = path.clone();
-                            taken.assume(&open, true);
-                            out.push((Some(target), taken));
-                        }
-                        path.assume(&open, false);
-                        out.push((None, path));
+                        choose(&mut out, path, &open, targets);
                         return out;
                     }
                 },
                 Step::SetMark { .. } | Step::Notrack => {
-                    if !open.is_empty() {
-                        let mut aside = path.clone();
-                        aside.assume(&open, false);
-                        out.push((None, aside));
-                        path.assume(&open, true);
-                        open.clear();
-                    }
+                    aside(&mut out, &mut path, &mut open);
                     change(&mut path, step);
                 }
                 Step::Go(target) => {
@@ -522,11 +541,12 @@ impl Walk<'_> {
     }
 
     /// Where a translation sends the packet; `None` if that is where it goes anyway.
-    fn translated(&self, place: &Place, address: Option<IpAddr>, port: Option<u16>) -> Option<String> {
+    fn translated(&self, place: &Place, to: &Translation) -> Option<String> {
         let f = self.flight;
-        if !matches!(place.base.hook, Hook::Prerouting | Hook::Output) {
+        if to.kind == Nat::Source || !matches!(place.base.hook, Hook::Prerouting | Hook::Output) {
             return None;
         }
+        let (address, port) = (to.address.map(|a| a.0), to.port.map(|p| p.0));
         let moved = address.filter(|a| *a != f.destination);
         let new_port = port.filter(|p| (*p, *p) != f.destination_port);
         match (moved, new_port) {
@@ -544,6 +564,28 @@ enum Hit {
     Sure(Target),
     Maybe(Vec<Target>, String),
     None,
+}
+
+/// One of the targets, or none.
+fn choose(out: &mut Vec<(Option<Target>, Path)>, mut path: Path, open: &[String], targets: Vec<Target>) {
+    for target in targets {
+        let mut taken = path.clone();
+        taken.assume(open, true);
+        out.push((Some(target), taken));
+    }
+    path.assume(open, false);
+    out.push((None, path));
+}
+
+/// The state in which an undecided condition did not hold goes its own way, before the other one is changed.
+fn aside(out: &mut Vec<(Option<Target>, Path)>, path: &mut Path, open: &mut Vec<String>) {
+    if !open.is_empty() {
+        let mut other = path.clone();
+        other.assume(open, false);
+        out.push((None, other));
+        path.assume(open, true);
+        open.clear();
+    }
 }
 
 fn finish(out: &mut Vec<(Option<Target>, Path)>, mut path: Path, open: &[String], target: Target) {

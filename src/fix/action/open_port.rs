@@ -307,7 +307,7 @@ impl Request {
             not_a_ban(&fw, &at)?;
             let table = &fw.model.tables[at.table];
             let refusing = at.rule.and_then(|r| table.chains[at.chain].rules.get(r));
-            let translates = |rule: &&Rule| rule.steps.iter().any(|s| matches!(s, Step::Go(Target::Translate { .. })));
+            let translates = |rule: &&Rule| rule.steps.iter().any(|s| matches!(s, Step::Go(Target::Translate(_))));
             if let Some(rule) = refusing.filter(translates) {
                 return Err(format!("a translation sends the connection elsewhere: {}", rule.text));
             }
@@ -437,6 +437,6 @@ impl Request {
         steps.push(Step::Go(Target::Accept));
         let rules = &mut fw.model.tables[table].chains[chain].rules;
         let place = place.unwrap_or(rules.len());
-        rules.insert(place.min(rules.len()), Rule { text: "rmq-audit".to_owned(), number: 0, steps });
+        rules.insert(place.min(rules.len()), Rule { text: "rmq-audit".to_owned(), number: 0, steps, packets: None });
     }
 }

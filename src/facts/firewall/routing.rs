@@ -1,0 +1,1 @@
+//! Links, addresses, routes of all tables and routing rules, and what the kernel decides by them.
