@@ -82,6 +82,24 @@ pub struct Verdict {
     pub delivered_to: Option<String>,
     /// Set with `delivered_to` where that is not an address of this host: the connection leaves it, to a container or another host.
     pub forwarded: bool,
+    /// The rule that translated; null: not translated, or not told
+    pub translated_by: Option<DecidingRule>,
+    /// For `depends`: what may happen, the worst first.
+    pub outcomes: Vec<Possibility>,
+}
+
+/// One of the outcomes that a verdict of `depends` leaves open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Possibility {
+    /// accept | drop | reject | unknown
+    pub verdict: String,
+    pub reject_with: Option<String>,
+    pub sees: String,
+    pub packet: String,
+    pub decided_by: Option<DecidingRule>,
+    /// What has to hold for it, one condition each: `if …`, `unless …`, `from …`.
+    pub when: Vec<String>,
 }
 
 /// The rule (or policy) that decides.
@@ -194,7 +212,9 @@ impl Firewall {
         if groups.len() > 1 {
             let shown: Vec<String> =
                 groups.iter().map(|(v, hosts)| format!("{}: {}", hosts_text(v6, hosts), v.verdict)).collect();
+            let outcomes = groups.iter().flat_map(|(v, hosts)| v.of_part(&hosts_text(v6, hosts))).collect();
             let mut verdict = groups.swap_remove(0).0;
+            verdict.outcomes = outcomes;
             verdict.depends_on.insert(0, format!("parts of {from} are treated differently: {}", shown.join(", ")));
             verdict = Verdict { verdict: "depends".to_owned(), reject_with: None, sees: "unknown".to_owned(), ..verdict };
             return Fact::Known(verdict);
@@ -366,6 +386,8 @@ impl Firewall {
             way: Vec::new(),
             delivered_to: None,
             forwarded: false,
+            translated_by: None,
+            outcomes: Vec::new(),
         };
         let same = fates.windows(2).all(|w| w[0].outcome == w[1].outcome);
         match deciding.map(|f| &f.outcome) {
@@ -386,9 +408,28 @@ impl Firewall {
                 verdict.verdict = "depends".to_owned();
                 verdict.sees = "unknown".to_owned();
                 verdict.depends_on = on.into_iter().collect();
+                verdict.outcomes = fates.iter().map(|fate| self.possibility(fate)).collect();
             }
         }
         verdict
+    }
+
+    fn possibility(&self, fate: &Fate) -> Possibility {
+        let (verdict, reject_with) = match &fate.outcome {
+            Outcome::Accept => ("accept", None),
+            Outcome::Drop => ("drop", None),
+            Outcome::Reject(with) => ("reject", Some(with.clone())),
+            Outcome::Open(_) => ("unknown", None),
+        };
+        let condition = |(what, held): &(String, bool)| format!("{} {what}", if *held { "if" } else { "unless" });
+        Possibility {
+            verdict: verdict.to_owned(),
+            reject_with,
+            sees: fate.sees.to_owned(),
+            packet: fate.packet.to_owned(),
+            decided_by: fate.at.as_ref().map(|at| self.describe(at)),
+            when: fate.assumed.iter().map(condition).collect(),
+        }
     }
 
     /// The accept rule that would take the packet if the deciding rule, and further refusing rules behind it, were not there.
@@ -444,6 +485,25 @@ impl Firewall {
             let at = fates.into_iter().find(|f| f.outcome != Outcome::Accept && f.packet == "syn")?.at?;
             Some((packet, at))
         })
+    }
+}
+
+impl Verdict {
+    /// What may happen to a part of a network.
+    fn of_part(&self, hosts: &str) -> Vec<Possibility> {
+        let whole = Possibility {
+            verdict: self.verdict.clone(),
+            reject_with: self.reject_with.clone(),
+            sees: self.sees.clone(),
+            packet: self.packet.clone(),
+            decided_by: self.decided_by.clone(),
+            when: Vec::new(),
+        };
+        let mut all = if self.outcomes.is_empty() { vec![whole] } else { self.outcomes.clone() };
+        for one in &mut all {
+            one.when.insert(0, format!("from {hosts}"));
+        }
+        all
     }
 }
 
