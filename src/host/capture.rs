@@ -9,13 +9,14 @@
 //! | `tails/var/log/…` | ends of files of which only the end was read (`tails.json`: whether they were cut) |
 //! | `reads.json` | why a file could not be read, by path |
 //! | `stats.json`, `lstats.json`, `lists.json`, `links.json`, `space.json` | answers by path |
-//! | `addresses.json`, `sockets.json`, `commands.json`, `calls.json`, `amqp.json` | the other answers |
+//! | `addresses.json`, `sockets.json`, `commands.json`, `scratch.json`, `calls.json`, `amqp.json` | the other answers |
 //!
 //! An answer is `{"Ok": …}` or `{"Err": …}` with a [`Miss`]. Secrets are struck out when recorded (see [`super::secrets`]): a capture
 //! can be shown to others. What was not recorded is unknown on replay, never absent.
 
 use super::{
-    Command, Got, Host, Identity, InterfaceAddress, ListeningSocket, Meta, Miss, Output, Space, Tail, amqp, dist, rpc, secrets,
+    Command, Got, Host, Identity, InterfaceAddress, ListeningSocket, Load, Loaded, Meta, Miss, Output, Space, Tail, amqp, dist,
+    rpc, secrets,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
@@ -53,6 +54,7 @@ struct Answers {
     addresses: Option<Got<Vec<InterfaceAddress>>>,
     sockets: Option<Got<Vec<ListeningSocket>>>,
     commands: BTreeMap<String, Got<Output>>,
+    scratch: BTreeMap<String, Got<Loaded>>,
     calls: BTreeMap<String, Got<StoredTerm>>,
     amqp: BTreeMap<String, Got<amqp::Answer>>,
 }
@@ -62,7 +64,7 @@ impl Answers {
         let paths = self.reads.len() + self.tails.len() + self.stats.len() + self.lstats.len() + self.lists.len();
         let more =
             self.links.len() + self.space.len() + usize::from(self.addresses.is_some()) + usize::from(self.sockets.is_some());
-        paths + more + self.commands.len() + self.calls.len() + self.amqp.len()
+        paths + more + self.commands.len() + self.scratch.len() + self.calls.len() + self.amqp.len()
     }
 }
 
@@ -187,6 +189,40 @@ fn key(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// What was loaded, briefly, and a hash of all of it. Files are captured with secrets struck out, so the text that is hashed is as well:
+/// a replay asks with what it read from the capture.
+fn scratch_key(loads: &[Load]) -> String {
+    let struck = |text: &str| secrets::strike_text(text.as_bytes()).unwrap_or_default();
+    let mut names = Vec::new();
+    let mut hash = Sha256::new();
+    for load in loads {
+        let (name, input) = match load {
+            Load::Restore { v6, legacy, keep, input } => {
+                let family = if *v6 { "ip6tables" } else { "iptables" };
+                let kind = legacy.map_or("", |l| if l { "-legacy" } else { "-nft" });
+                (format!("{family}{kind}-restore{}", if *keep { " --noflush" } else { "" }), struck(input))
+            }
+            Load::Nft { file } => (format!("nft -f {}", file.display()), Vec::new()),
+            Load::IpSets { input } => ("ipset restore".to_owned(), struck(input)),
+            Load::Interface { name, index } => (format!("{name} {index}"), Vec::new()),
+        };
+        hash.update(name.as_bytes());
+        hash.update([0]);
+        hash.update(&input);
+        hash.update([0]);
+        names.push(name);
+    }
+    let digest = hash.finalize();
+    format!("{} [{}]", names.join(", "), super::hex(digest.get(..8).unwrap_or_default()))
+}
+
+/// Comments of rules are the only free text in them; the binary dumps are rules alone.
+fn strike_loaded(loaded: Loaded) -> Got<Loaded> {
+    let struck = |got: Got<Vec<u8>>| got.and_then(|bytes| strike_output(&bytes));
+    let [v4, v6] = loaded.legacy;
+    Ok(Loaded { legacy: [struck(v4), struck(v6)], ..loaded })
+}
+
 fn probe_key(probe: &amqp::Probe) -> String {
     let login = probe.login.as_ref().map_or(String::new(), |l| format!(" user {} vhost {}", l.user, l.vhost));
     format!("{}{login}", probe.to)
@@ -263,6 +299,12 @@ impl Host for Recorder<'_> {
             .clone()
             .and_then(|o| Ok(Output { code: o.code, stdout: strike_output(&o.stdout)?, stderr: strike_output(&o.stderr)? }));
         self.store().answers.commands.insert(command.to_string(), kept);
+        got
+    }
+
+    fn scratch(&self, loads: &[Load]) -> Got<Loaded> {
+        let got = self.inner.scratch(loads);
+        self.store().answers.scratch.insert(scratch_key(loads), got.clone().and_then(strike_loaded));
         got
     }
 
@@ -432,6 +474,10 @@ impl Host for Replay {
 
     fn run(&self, command: &Command) -> Got<Output> {
         find(&self.answers.commands, &command.to_string())
+    }
+
+    fn scratch(&self, loads: &[Load]) -> Got<Loaded> {
+        find(&self.answers.scratch, &scratch_key(loads))
     }
 
     fn call(&self, _: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term> {

@@ -10,7 +10,7 @@
 //! ```
 //! What was not given is absent; parent directories come into being with what they hold (root:root 0755).
 
-use super::{Command, Got, Host, Identity, InterfaceAddress, Kind, Meta, Miss, Output, Space, Tail, amqp, rpc};
+use super::{Command, Got, Host, Identity, InterfaceAddress, Kind, Load, Loaded, Meta, Miss, Output, Space, Tail, amqp, rpc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -39,6 +39,7 @@ pub struct Fake {
     identity: Identity,
     entries: BTreeMap<PathBuf, Entry>,
     commands: BTreeMap<Command, Got<Output>>,
+    scratches: BTreeMap<Vec<Load>, Got<Loaded>>,
     calls: BTreeMap<rpc::Call, Got<eetf::Term>>,
     probes: BTreeMap<amqp::Probe, Got<amqp::Answer>>,
     addresses: Got<Vec<InterfaceAddress>>,
@@ -53,6 +54,7 @@ impl Fake {
             identity,
             entries: BTreeMap::new(),
             commands: BTreeMap::new(),
+            scratches: BTreeMap::new(),
             calls: BTreeMap::new(),
             probes: BTreeMap::new(),
             addresses: Ok(Vec::new()),
@@ -117,6 +119,12 @@ impl Fake {
 
     pub fn command_ends(mut self, command: Command, end: Got<Output>) -> Self {
         self.commands.insert(command, end);
+        self
+    }
+
+    /// Loading these into a scratch namespace ends like this.
+    pub fn scratch_ends(mut self, loads: Vec<Load>, end: Got<Loaded>) -> Self {
+        self.scratches.insert(loads, end);
         self
     }
 
@@ -262,6 +270,11 @@ impl Host for Fake {
 
     fn run(&self, command: &Command) -> Got<Output> {
         self.commands.get(command).cloned().unwrap_or_else(|| Err(Miss::Absent { what: command.to_string() }))
+    }
+
+    fn scratch(&self, loads: &[Load]) -> Got<Loaded> {
+        let missing = || Miss::Unavailable { what: "a scratch namespace".to_owned(), why: "the test gave no answer".to_owned() };
+        self.scratches.get(loads).cloned().unwrap_or_else(|| Err(missing()))
     }
 
     fn call(&self, _: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term> {

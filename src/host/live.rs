@@ -2,8 +2,8 @@
 
 use super::walk::Stray;
 use super::{
-    COMMAND_TIMEOUT, Command, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, Meta, Miss, Output, Space, Tail,
-    amqp, diag, dist, exec, rpc, walk,
+    COMMAND_TIMEOUT, Command, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, Load, Loaded, Meta, Miss, Output,
+    Space, Tail, amqp, diag, dist, exec, rpc, scratch, walk,
 };
 use nix::fcntl::OFlag;
 use nix::ifaddrs::{InterfaceAddress as RawAddress, getifaddrs};
@@ -122,6 +122,10 @@ impl Host for Live {
             Command::Rabbitmqctl { .. } => rabbitmqctl(command),
             _ => plain(&command.argv(), self.command_limit),
         }
+    }
+
+    fn scratch(&self, loads: &[Load]) -> Got<Loaded> {
+        scratch::load(loads, self.command_limit)
     }
 
     fn call(&self, node: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term> {

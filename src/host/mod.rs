@@ -14,6 +14,7 @@ mod exec;
 pub mod live;
 pub mod overlay;
 pub mod rpc;
+pub mod scratch;
 pub mod secrets;
 pub mod terminal;
 pub mod tree;
@@ -118,6 +119,42 @@ mod serde_bytes_text {
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         String::deserialize(d).map(String::into_bytes)
     }
+}
+
+mod serde_got_hex {
+    use super::Got;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    pub fn serialize<S: Serializer>(got: &Got<Vec<u8>>, s: S) -> Result<S::Ok, S::Error> {
+        got.as_ref().map(|bytes| super::hex(bytes)).map_err(Clone::clone).serialize(s)
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Got<Vec<u8>>, D::Error> {
+        let got = Got::<String>::deserialize(d)?;
+        got.map(|text| super::unhex(&text).ok_or_else(|| D::Error::custom("not hexadecimal")))
+            .map_or_else(|miss| Ok(Err(miss)), |bytes| bytes.map(Ok))
+    }
+}
+
+mod serde_got_texts {
+    use super::Got;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    pub fn serialize<S: Serializer>(all: &[Got<Vec<u8>>; 2], s: S) -> Result<S::Ok, S::Error> {
+        all.each_ref().map(|got| got.as_ref().map(|b| String::from_utf8_lossy(b).into_owned()).map_err(Clone::clone)).serialize(s)
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[Got<Vec<u8>>; 2], D::Error> {
+        Ok(<[Got<String>; 2]>::deserialize(d)?.map(|got| got.map(String::into_bytes)))
+    }
+}
+
+/// Bytes as hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half & 15)]);
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    text.as_bytes().chunks(2).map(byte).collect()
 }
 
 /// The commands that an audit may run: a closed list, all read-only, each with a fixed argument vector.
@@ -225,17 +262,20 @@ pub enum Load {
     Nft { file: PathBuf },
     /// `ipset restore` with this input
     IpSets { input: String },
-    /// An interface of this name has to be there, because rules name it by index.
-    Interface { name: String },
+    /// An interface of this name and index has to be there, because rules name it by index.
+    Interface { name: String, index: u32 },
 }
 
 /// What a scratch namespace held after loading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loaded {
-    /// See [`Host::nf_tables`].
+    /// See [`Host::nf_tables`]; `Absent`: nothing was loaded there.
+    #[serde(with = "serde_got_hex")]
     pub nf_tables: Got<Vec<u8>>,
-    /// `iptables-legacy-save`, `ip6tables-legacy-save`
+    /// `iptables-legacy-save`, `ip6tables-legacy-save`; `Absent`: nothing was loaded there.
+    #[serde(with = "serde_got_texts")]
     pub legacy: [Got<Vec<u8>>; 2],
+    #[serde(with = "serde_got_hex")]
     pub ip_sets: Got<Vec<u8>>,
     /// Loads that failed: number in the list, and what the tool said. The later ones were still done, as a boot would.
     pub failed: Vec<(usize, String)>,

@@ -1,7 +1,8 @@
 //! A host with some files replaced in memory: what would be true after a change that has not been made.
 
 use super::{
-    Command, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, MAX_FILE, Meta, Miss, Space, Tail, amqp, rpc,
+    Command, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, Load, Loaded, MAX_FILE, Meta, Miss, Space, Tail, amqp,
+    rpc,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -105,6 +106,18 @@ impl Host for Overlay<'_> {
 
     fn run(&self, command: &Command) -> Got<super::Output> {
         self.base.run(command)
+    }
+
+    /// Files that a load names by path are still those of the host: their effect cannot be tried before they are written.
+    fn scratch(&self, loads: &[Load]) -> Got<Loaded> {
+        let replaced = |l: &Load| matches!(l, Load::Nft { file } if self.files.contains_key(file));
+        if loads.iter().any(replaced) {
+            return Err(Miss::Unavailable {
+                what: "a scratch network namespace".to_owned(),
+                why: "its file is not written yet".to_owned(),
+            });
+        }
+        self.base.scratch(loads)
     }
 
     fn call(&self, node: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term> {
