@@ -1,10 +1,11 @@
 //! The command line as data: parser, `--help`, man page and shell completions all come from here (CONTRACT section 1).
 
-use crate::policy::IntentArgs;
+use crate::policy::{IntentArgs, check_source};
 use crate::rules::Severity;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Says why clients cannot connect to this RabbitMQ host, and puts it right.
 #[derive(Debug, Parser)]
@@ -16,6 +17,7 @@ use std::path::PathBuf;
   sudo rmq-audit --from 10.0.0.0/24 --user app --password-file F
                                               must this client be able to connect?
   sudo rmq-audit why 10.0.0.7                 the way of one client, stage by stage
+  sudo rmq-audit why 10.0.0.7 --watch         let it try: where does it fail?
   sudo rmq-audit undo                         take the last fix run back
   rmq-audit demo                              a broken host to look at; needs no root
 
@@ -97,10 +99,20 @@ pub struct Global {
     /// Show passes, unknowns, and how each stage is known
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Seconds that one command, call or probe may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600), global = true)]
-    pub timeout: u64,
+    /// Seconds that one command, call or probe may take [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600), global = true)]
+    pub timeout: Option<u64>,
 }
+
+impl Global {
+    /// Time that one command, call or probe may take.
+    pub fn time_limit(&self) -> Duration {
+        self.timeout.map_or(COMMAND_TIMEOUT, Duration::from_secs)
+    }
+}
+
+/// Where nothing else is said.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Verbs; without one the host is audited.
 #[derive(Debug, Subcommand)]
@@ -145,14 +157,22 @@ pub enum Verb {
 /// Arguments of `why`.
 #[derive(Debug, Clone, Args)]
 pub struct WhyArgs {
-    /// Source address of the client
-    pub address: IpAddr,
+    /// Source address of the client; a network (10.0.0.0/24), `any` or `local`
+    #[arg(value_parser = source)]
+    pub address: String,
     /// Address of this host that it uses [default: from the routes]
     #[arg(long, value_name = "ADDRESS")]
     pub to: Option<IpAddr>,
     /// Interface that its packets come in by [default: from the routes]
     #[arg(long, value_name = "IF")]
     pub interface: Option<String>,
+    /// Let the client try, and tell at which stage it fails [until Ctrl-C, or --timeout SECONDS]
+    #[arg(long)]
+    pub watch: bool,
+}
+
+fn source(text: &str) -> Result<String, String> {
+    check_source(text).map(|()| text.to_owned())
 }
 
 /// Output formats.

@@ -7,8 +7,10 @@ use crate::facts::clients::Client;
 use crate::facts::firewall::Verdict;
 use crate::facts::{Fact, Facts};
 use crate::findings::Finding;
+use crate::formats::cidr::Cidr;
 use crate::rules::{Severity, Stage};
 use serde::Serialize;
+use std::net::IpAddr;
 
 /// The way of one client.
 #[derive(Debug, Clone, Serialize)]
@@ -98,8 +100,11 @@ const NOBODY: &str = "no-usable-user";
 
 /// Walks the way of one client.
 pub fn walk(client: &Client, facts: &Facts, findings: &[Finding]) -> Path {
-    let mut judged =
-        vec![(Stage::Route, route(client)), (Stage::Firewall, firewall(client)), (Stage::Listener, listener(client, findings))];
+    let mut judged = vec![
+        (Stage::Route, route(client, facts)),
+        (Stage::Firewall, firewall(client)),
+        (Stage::Listener, listener(client, findings)),
+    ];
     if client.service.ends_with('s') && client.service != "prometheus" {
         judged.push((Stage::Tls, Judged::unknown("TLS is not checked by this version")));
     }
@@ -161,7 +166,7 @@ fn host_side(stage: Stage) -> Stage {
     }
 }
 
-fn route(client: &Client) -> Judged {
+fn route(client: &Client, facts: &Facts) -> Judged {
     if !client.remote {
         return Judged::ok(Basis::Computed, "on this host");
     }
@@ -172,8 +177,31 @@ fn route(client: &Client) -> Judged {
             Judged::unknown(format!("this host has no address that {} could use", client.from))
         }
         (Fact::Known(Some(interface)), Fact::Known(Some(_))) => {
-            Judged::ok(Basis::Computed, format!("replies leave by {interface}"))
+            let known: Vec<String> =
+                [way_back(client, facts, interface), reverse_path(client, facts, interface)].into_iter().flatten().collect();
+            let more = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
+            Judged::ok(Basis::Computed, format!("replies leave by {interface}{more}"))
         }
+    }
+}
+
+/// `10.0.0.0/24`, `0.0.0.0/0 via 10.0.0.1`: the most specific route to the client by that interface.
+fn way_back(client: &Client, facts: &Facts, interface: &str) -> Option<String> {
+    let source: IpAddr = client.example.as_ref()?.parse().ok()?;
+    let routes = facts.net.routes.known()?.iter().filter(|r| r.interface == interface && !r.blocked);
+    let matching = routes.filter_map(|r| Cidr::parse(&r.to).filter(|c| c.contains(source)).map(|c| (c.prefix, r)));
+    let (_, route) = matching.max_by_key(|(prefix, r)| (*prefix, -r.metric))?;
+    let via = route.gateway.as_ref().map(|g| format!(" via {g}")).unwrap_or_default();
+    Some(format!("{}{via}", route.to))
+}
+
+/// IPv4 alone has this check; 0 is no check.
+fn reverse_path(client: &Client, facts: &Facts, interface: &str) -> Option<String> {
+    let v4 = client.to.known()?.as_ref()?.parse::<IpAddr>().ok()?.is_ipv4();
+    match facts.net.rp_filter.known()?.get(interface)? {
+        1 if v4 => Some("rp_filter 1: strict".to_owned()),
+        2 if v4 => Some("rp_filter 2: loose".to_owned()),
+        _ => None,
     }
 }
 
@@ -181,7 +209,7 @@ fn firewall(client: &Client) -> Judged {
     match &client.firewall {
         Fact::Unknown(why) => Judged::unknown(why.clone()),
         Fact::Known(verdict) => match verdict.verdict.as_str() {
-            "accept" => Judged::ok(Basis::Computed, "this host lets it through"),
+            "accept" => Judged::ok(Basis::Computed, let_through(verdict)),
             // Nobody said from where: that some sources are let through is all that can be asked for.
             "depends" if client.assumed => Judged::ok(Basis::Computed, format!("depends: {}", verdict.depends_on.join("; "))),
             "depends" => Judged::unknown(format!("depends on {}", verdict.depends_on.join("; "))),
@@ -190,11 +218,25 @@ fn firewall(client: &Client) -> Judged {
     }
 }
 
+fn let_through(verdict: &Verdict) -> String {
+    match (&verdict.delivered_to, verdict.forwarded) {
+        (None, _) => "this host lets it through".to_owned(),
+        (Some(to), false) => format!("let through, and redirected to {to}"),
+        (Some(to), true) => format!("let through, and forwarded to {to}"),
+    }
+}
+
 fn blocked_by(verdict: &Verdict) -> String {
-    let what = if verdict.verdict == "drop" { "dropped" } else { "rejected" };
+    let packet = match verdict.packet.as_str() {
+        "reply" => "the broker's reply is ",
+        "established" => "the client's next packet is ",
+        "neighbour" => "the look-up of this host's address (IPv6 neighbour discovery) is ",
+        _ => "",
+    };
+    let what = format!("{packet}{}", if verdict.verdict == "drop" { "dropped" } else { "rejected" });
     match &verdict.decided_by {
         Some(rule) => format!("{what} by {} {}: {}", rule.table, rule.chain, rule.rule),
-        None => what.to_owned(),
+        None => what,
     }
 }
 
@@ -204,7 +246,12 @@ fn symptom(text: &str) -> &'static str {
 }
 
 fn listener(client: &Client, findings: &[Finding]) -> Judged {
-    let port = client.port.known().map_or_else(|| "?".to_owned(), |p| p.to_string());
+    let delivered = client.firewall.known().and_then(|v| v.delivered_to.as_deref());
+    let port = match (delivered.and_then(|to| to.rsplit_once(':')), client.port.known()) {
+        (Some((_, port)), _) => port.to_owned(),
+        (None, Some(port)) => port.to_string(),
+        (None, None) => "?".to_owned(),
+    };
     let state = match &client.listener {
         Fact::Unknown(why) => return Judged::unknown(why.clone()),
         Fact::Known(state) => state.as_str(),
@@ -212,6 +259,16 @@ fn listener(client: &Client, findings: &[Finding]) -> Judged {
     let root = findings.iter().find(|f| f.counts() && f.severity == Severity::Error && f.stage <= Stage::Name);
     match (state, root) {
         ("listening", _) => Judged::ok(Basis::Observed, format!("RabbitMQ listens on port {port}")),
+        ("forwarded", _) => {
+            let detail = format!("not reached: the connection goes on to {}", delivered.unwrap_or("another host"));
+            // Who answers there is not ours to say; nobody said that it has to be this broker.
+            if client.assumed { Judged::unknown(detail) } else { Judged::fail(Basis::Computed, detail, "unknown") }
+        }
+        ("absent", _) if delivered.is_some() => Judged::fail(
+            Basis::Observed,
+            format!("nothing listens on port {port}, where the connection is redirected to"),
+            "refused",
+        ),
         ("absent", Some(cause)) => {
             Judged::fail(Basis::Observed, format!("nothing listens on port {port}: {}", cause.title), "refused")
         }

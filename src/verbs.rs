@@ -18,7 +18,6 @@ use crate::rules::{self, RuleSet};
 use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
 use std::path::Path;
-use std::time::Duration;
 
 mod repair;
 
@@ -68,7 +67,7 @@ fn open_host(global: &Global) -> anyhow::Result<Box<dyn Host>> {
     Ok(match (&global.capture, &global.root) {
         (Some(dir), _) => Box::new(Replay::open(dir).map_err(|miss| anyhow!("{miss}"))?),
         (None, Some(dir)) => Box::new(Tree::open(dir).map_err(|miss| anyhow!("{miss}"))?),
-        (None, None) => Box::new(Live::new(Duration::from_secs(global.timeout))),
+        (None, None) => Box::new(Live::new(global.time_limit())),
     })
 }
 
@@ -90,7 +89,7 @@ fn all(errors: Vec<rules::LoadError>) -> anyhow::Error {
 fn load_intent(global: &Global, host: &dyn Host, rules: &RuleSet) -> anyhow::Result<Intent> {
     let names = rules.rules.keys().cloned().collect();
     // A policy that is named belongs to whoever runs this, not to the host of a capture.
-    let live = Live::new(Duration::from_secs(global.timeout));
+    let live = Live::new(global.time_limit());
     let reader: &dyn Host = if global.policy.is_some() { &live } else { host };
     Ok(policy::load(reader, global.policy.as_deref(), &global.intent, &names)?)
 }
@@ -182,7 +181,7 @@ fn why(global: &Global, args: &WhyArgs) -> anyhow::Result<Done> {
     let (Some(path), Some(client)) = (audit.report.paths.first(), audit.facts.clients.first()) else {
         bail!("the way of {} could not be evaluated", args.address);
     };
-    let why = Why::new(path.clone(), client);
+    let why = Why::new(path.clone(), client, &audit.facts);
     let name = audit.report.host.name.as_deref().unwrap_or("this host");
     let text = match global.format {
         Format::Json => render::json(&why)?,
@@ -202,8 +201,8 @@ fn one_client(global: &Global, args: &WhyArgs) -> ClientIntent {
     let options = &global.intent;
     let defaults = ClientIntent::default();
     ClientIntent {
-        name: args.address.to_string(),
-        from: vec![args.address.to_string()],
+        name: args.address.clone(),
+        from: vec![args.address.clone()],
         service: options.service.clone().unwrap_or(defaults.service.clone()),
         port: options.port,
         user: options.user.clone(),

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("facts", &["formats", "host", "policy"]),
     ("rules", &["facts"]),
     ("findings", &["facts", "policy", "rules"]),
-    ("path", &["facts", "findings", "rules"]),
+    ("path", &["facts", "findings", "formats", "rules"]),
     ("report", &["facts", "findings", "path", "rules"]),
     ("audit", &["facts", "findings", "host", "path", "policy", "report", "rules"]),
     ("fix", &["facts", "findings", "formats", "host", "policy", "report", "rules"]),

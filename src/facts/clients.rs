@@ -33,7 +33,8 @@ pub struct Client {
     pub interface: Fact<Option<String>>,
     /// The packet filter's verdict.
     pub firewall: Fact<Verdict>,
-    /// A socket of the broker takes connections for `to`:`port`: listening | loopback-only | other-address | absent | foreign | suspended
+    /// A socket of the broker takes connections for `to`:`port`, or for where the packet filter delivers them instead:
+    /// listening | loopback-only | other-address | absent | foreign | suspended | forwarded (to another host or a container)
     pub listener: Fact<String>,
     pub user: Option<String>,
     pub vhost: String,
@@ -68,8 +69,8 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
     let intent = &as_served(facts, intent);
     let port = port(facts, intent);
     let way = way_in(facts, intent, from);
-    let listener = listener(facts, &intent.service, &port, &way, remote);
     let firewall = verdict(&facts.firewall, from, &port, &way);
+    let listener = listener(facts, &intent.service, &End::of(&firewall, &port, &way), remote);
     let node = node(facts);
     let user = intent.user.as_deref();
     let (login, login_text) = login(host, facts, intent, &port, &way, &listener);
@@ -227,20 +228,53 @@ fn verdict(firewall: &Fact<Firewall>, from: &str, port: &Fact<i64>, way: &Fact<W
     }
 }
 
-/// What answers at `to`:`port`.
-fn listener(facts: &Facts, service: &str, port: &Fact<i64>, way: &Fact<WayIn>, remote: bool) -> Fact<String> {
-    let (listeners, port) = match (&facts.listeners, port) {
-        (Fact::Known(l), Fact::Known(p)) => (l, *p),
-        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => return Fact::Unknown(why.clone()),
+/// Where a connection ends up: where the client sends it, unless the packet filter translates it.
+enum End {
+    Unknown(String),
+    Forwarded,
+    Here { to: Option<IpAddr>, port: i64, translated: bool },
+}
+
+impl End {
+    fn of(firewall: &Fact<Verdict>, port: &Fact<i64>, way: &Fact<WayIn>) -> End {
+        let port = match port {
+            Fact::Known(port) => *port,
+            Fact::Unknown(why) => return End::Unknown(why.clone()),
+        };
+        let as_sent = End::Here { to: way.known().and_then(|w| w.to), port, translated: false };
+        let Some(verdict) = firewall.known() else { return as_sent };
+        match verdict.delivered_to.as_ref().map(|to| to.parse::<SocketAddr>()) {
+            None => as_sent,
+            Some(_) if verdict.forwarded => End::Forwarded,
+            Some(Ok(end)) => End::Here { to: Some(end.ip()), port: end.port().into(), translated: true },
+            Some(Err(_)) => End::Unknown("the packet filter translates the connection's destination".into()),
+        }
+    }
+}
+
+/// What answers there.
+fn listener(facts: &Facts, service: &str, end: &End, remote: bool) -> Fact<String> {
+    let (to, port, translated) = match end {
+        End::Unknown(why) => return Fact::Unknown(why.clone()),
+        End::Forwarded => return Fact::Known("forwarded".into()),
+        End::Here { to, port, translated } => (*to, *port, *translated),
+    };
+    let listeners = match &facts.listeners {
+        Fact::Known(listeners) => listeners,
+        Fact::Unknown(why) => return Fact::Unknown(why.clone()),
     };
     let of_port: Vec<&Listener> = listeners.iter().filter(|l| l.service == service && l.port == port).collect();
     if of_port.is_empty() {
-        return Fact::Known("absent".into());
+        let held = || facts.sockets.as_ref().map(|all| all.iter().any(|s| s.port == port));
+        return match translated.then(held) {
+            None | Some(Fact::Known(false)) => Fact::Known("absent".into()),
+            Some(Fact::Known(true)) => Fact::Known("foreign".into()),
+            Some(Fact::Unknown(why)) => Fact::Unknown(why),
+        };
     }
     if let Some(why) = of_port.iter().find_map(|l| l.state.why()) {
         return Fact::Unknown(why.to_owned());
     }
-    let to = way.known().and_then(|w| w.to);
     let states: Vec<String> = of_port.iter().map(|l| state_for(l, to, remote)).collect();
     let best = ["listening", "suspended", "loopback-only", "other-address", "foreign"];
     let found = best.iter().find(|s| states.iter().any(|x| x == *s));
@@ -252,7 +286,8 @@ fn state_for(listener: &Listener, to: Option<IpAddr>, remote: bool) -> String {
     if state != "listening" {
         return state;
     }
-    if listener.loopback && remote {
+    // A translation to 127.0.0.1 reaches it (route_localnet).
+    if listener.loopback && remote && !to.is_some_and(|to| to.is_loopback()) {
         return "loopback-only".into();
     }
     let takes = match (listener.address.parse::<IpAddr>(), to) {

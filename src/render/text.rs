@@ -227,7 +227,7 @@ impl Page<'_> {
     fn paths(&mut self, report: &Report) {
         for path in &report.paths {
             self.line(&format!("{} ({})", clean(&client_name(path)), clean(path.to.as_deref().unwrap_or("address unknown"))));
-            for line in super::why::stage_lines(path, self.term, true) {
+            for line in super::why::stage_lines(path, None, self.term, true) {
                 self.line(&line);
             }
             self.blank();
