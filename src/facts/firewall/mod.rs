@@ -3,6 +3,7 @@
 mod display;
 mod ip_sets;
 mod iptables;
+mod meaning;
 pub mod model;
 pub mod native;
 mod netlink;
@@ -10,6 +11,7 @@ mod nft_json;
 mod nft_text;
 mod read;
 pub mod routing;
+mod set_match;
 pub mod ufw;
 pub mod verdict;
 pub mod vm;

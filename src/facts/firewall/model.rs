@@ -17,6 +17,8 @@ pub struct Model {
     pub routes: Option<Vec<Route>>,
     /// Contents of ipsets by name; a set that a rule names and that is not here is undecided.
     pub ip_sets: BTreeMap<String, Arc<IpSet>>,
+    /// Whether bridges hand their packets to the IP hooks (br_netfilter); `None`: not known.
+    pub bridged: Option<bool>,
 }
 
 /// One ipset (`ipset list`).
@@ -191,6 +193,14 @@ pub enum Step {
         connection: bool,
         change: Option<(u32, u32)>,
     },
+    /// The connection's mark into the packet's (`restore`) or the other way round: `to = (to & keep) ^ (from & take)`.
+    CopyMark {
+        restore: bool,
+        keep: u32,
+        take: u32,
+    },
+    /// The packet adds to this ipset or takes from it: what a later test of it says is not known from its content now.
+    ChangeSet(String),
     Notrack,
     Go(Target),
 }
@@ -224,6 +234,8 @@ pub struct Translation {
 pub enum Nat {
     Destination,
     Redirect,
+    /// Destination into another network of the same size: the bits of `address` that are equal replace its own.
+    Netmap,
     /// SNAT and masquerade: the source, which no later test of this packet's way in looks at.
     Source,
 }
@@ -231,6 +243,12 @@ pub enum Nat {
 /// A condition on the packet.
 #[derive(Debug, Clone)]
 pub enum Test {
+    /// The key's value is (not) this part: most tests, held small for rulesets of 100,000 rules.
+    Is {
+        key: Key,
+        part: Part,
+        not: bool,
+    },
     /// The key's value is (not) in the set.
     In {
         key: Vec<Key>,
@@ -244,6 +262,12 @@ pub enum Test {
         not: bool,
     },
     Either(Vec<Test>),
+    /// The packet is (not) in an ipset (xt_set); for every dimension whether the source's side is looked up.
+    IpSet {
+        name: String,
+        source: Box<[bool]>,
+        not: bool,
+    },
     /// Rests on state that the ruleset does not hold, or is not known here; says which.
     Undecided(String),
 }
@@ -251,7 +275,7 @@ pub enum Test {
 impl Test {
     /// One key, one value or range.
     pub fn is(key: Key, part: Part, not: bool) -> Test {
-        Test::In { key: vec![key], set: Arc::new(Set::of(vec![part])), not }
+        Test::Is { key, part, not }
     }
 }
 
@@ -273,20 +297,54 @@ pub enum Key {
     CtDirection,
     CtStatus,
     CtMark,
+    /// Protocol of the connection, which is not the packet's in an ICMP error.
+    CtProtocol,
+    /// The connection's addresses and ports before translation ([`Key::OriginalPort`]: the destination port) …
+    OriginalSource,
+    OriginalDestination,
+    OriginalSourcePort,
+    /// … and those that its replies come with.
+    ReplySource,
+    ReplyDestination,
+    ReplySourcePort,
+    ReplyPort,
     Mark,
     TcpFlags,
     /// Flags and offset of an IPv4 fragment.
     FragmentField,
     IcmpType,
+    IcmpCode,
+    /// A TCP option of this kind is there: 0 or 1.
+    TcpOption(u8),
+    /// Of the whole IP packet in bytes.
+    Length,
+    /// Time to live, or hop limit.
+    Ttl,
+    /// Type of service (DSCP and ECN), or traffic class.
+    Tos,
+    /// MAC address that an Ethernet frame came from.
+    SourceMac,
+    /// 1: handed up by a bridge (br_netfilter).
+    Bridged,
     /// Kind of the destination (source) address: RTN_LOCAL and so on.
     DestinationType,
     SourceType,
+    /// Kind of an address where only those of the packet's own interface are local (addrtype --limit-iface-in, -out).
+    TypeOnInterface {
+        source: bool,
+        out: bool,
+    },
     /// 0: to this host
     PacketType,
     /// The owner of the sending socket: never known for a packet that comes in.
     SocketOwner,
     /// Interface of the route back to the source, restricted to the one it came in by; 0 where there is none.
     RouteBack,
+    /// rpfilter: 1 where the way back to the source leaves by the interface it came in by (`loose`: by any).
+    ReversePath {
+        loose: bool,
+        accept_local: bool,
+    },
     Masked(Box<Key>, u128),
     Unknown(String),
 }

@@ -2,7 +2,7 @@
 //! ruleset does not decide splits a state in two, and states that became equal again are joined.
 
 use super::model::*;
-use super::vm;
+use super::{set_match, vm};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -63,6 +63,8 @@ pub struct Path {
     mark: Option<u32>,
     connection_mark: Option<u32>,
     untracked: bool,
+    /// Ipsets that it was added to or taken from.
+    changed_sets: BTreeSet<String>,
     /// Undecided conditions and how they were taken.
     pub assumed: BTreeSet<(String, bool)>,
     /// The last rule (or policy) that let it pass an INPUT chain.
@@ -74,7 +76,10 @@ impl Path {
         Path { mark: Some(0), connection_mark: Some(0), ..Path::default() }
     }
     fn like(&self, other: &Path) -> bool {
-        self.mark == other.mark && self.connection_mark == other.connection_mark && self.untracked == other.untracked
+        self.mark == other.mark
+            && self.connection_mark == other.connection_mark
+            && self.untracked == other.untracked
+            && self.changed_sets == other.changed_sets
     }
     fn assume(&mut self, what: &[String], holds: bool) {
         self.assumed.extend(what.iter().map(|w| (w.clone(), holds)));
@@ -111,7 +116,8 @@ enum Tri {
 
 enum Value {
     Is(u128),
-    Between(u128, u128),
+    /// First, last, and what it is.
+    Between(u128, u128, &'static str),
     Name(String),
     /// The kernel cannot load it: the rule does not match, whatever the operator.
     Missing,
@@ -356,7 +362,10 @@ impl Walk<'_> {
                         return out;
                     }
                 },
-                Step::SetMark { .. } | Step::Notrack => {
+                // Without a connection there is no mark of it to read or write.
+                Step::SetMark { connection: true, .. } | Step::CopyMark { .. }
+                    if path.untracked || place.state == ct::INVALID => {}
+                Step::SetMark { .. } | Step::CopyMark { .. } | Step::ChangeSet(_) | Step::Notrack => {
                     aside(&mut out, &mut path, &mut open);
                     change(&mut path, step);
                 }
@@ -384,6 +393,19 @@ impl Walk<'_> {
                 }
                 open.map_or(Tri::No, Tri::Maybe)
             }
+            Test::Is { key, part, not } => match self.value(place, path, key) {
+                Value::Missing => Tri::No,
+                value => match one_within(&value, part) {
+                    Tri::Yes if *not => Tri::No,
+                    Tri::No if *not => Tri::Yes,
+                    other => other,
+                },
+            },
+            Test::IpSet { name, source, not } => match self.in_ip_set(place, path, name, source) {
+                Tri::Yes if *not => Tri::No,
+                Tri::No if *not => Tri::Yes,
+                other => other,
+            },
             Test::AnyBit { key, bits, not } => match self.value(place, path, key) {
                 Value::Is(v) if (v & bits != 0) != *not => Tri::Yes,
                 Value::Is(_) | Value::Missing | Value::Name(_) => Tri::No,
@@ -446,7 +468,7 @@ impl Walk<'_> {
     fn value(&self, place: &Place, path: &Path, key: &Key) -> Value {
         let f = self.flight;
         let ports = |(first, last): (u16, u16)| {
-            if first == last { Value::Is(first.into()) } else { Value::Between(first.into(), last.into()) }
+            if first == last { Value::Is(first.into()) } else { Value::Between(first.into(), last.into(), "the client's port") }
         };
         let icmp = f.icmp_type.is_some();
         match key {
@@ -470,22 +492,55 @@ impl Walk<'_> {
             Key::CtMark => {
                 path.connection_mark.map_or(Value::Unknown("the connection's mark".to_owned()), |m| Value::Is(m.into()))
             }
+            Key::CtProtocol
+            | Key::OriginalSource
+            | Key::OriginalDestination
+            | Key::OriginalSourcePort
+            | Key::ReplySource
+            | Key::ReplyDestination
+            | Key::ReplySourcePort
+            | Key::ReplyPort => self.connection(place, path, key),
             Key::Mark => path.mark.map_or(Value::Unknown("the packet's mark".to_owned()), |m| Value::Is(m.into())),
             Key::TcpFlags if icmp => Value::Missing,
             Key::TcpFlags => Value::Is(f.flags),
             Key::IcmpType => f.icmp_type.map_or(Value::Missing, Value::Is),
+            Key::IcmpCode if !icmp => Value::Missing,
+            Key::IcmpCode => Value::Unknown("the ICMP code".to_owned()),
+            Key::TcpOption(_) if icmp => Value::Missing,
+            Key::TcpOption(kind) => Value::Unknown(format!("TCP option {kind} of the client")),
+            // A header without and with all options; later packets carry data.
+            Key::Length if f.state != ct::NEW => Value::Between(40, 65535, "the length of the packet"),
+            Key::Length if f.v6 => Value::Between(60, 100, "the length of the packet"),
+            Key::Length => Value::Between(40, 120, "the length of the packet"),
+            Key::Ttl => Value::Between(0, 255, "the time to live"),
+            Key::Tos => Value::Unknown("the type of service (DSCP)".to_owned()),
+            // Loopback is no Ethernet, and what is sent has no sender's frame.
+            Key::SourceMac if !f.incoming || f.in_interface == "lo" => Value::Missing,
+            Key::SourceMac => Value::Unknown("the sender's MAC address".to_owned()),
+            Key::Bridged if !f.incoming || f.in_interface == "lo" || self.model.bridged == Some(false) => Value::Is(0),
+            Key::Bridged => Value::Unknown("whether it comes over a bridge".to_owned()),
             Key::DestinationType => self.address_type(f.destination, f.incoming),
             Key::SourceType => self.address_type(f.source, !f.incoming),
+            Key::TypeOnInterface { source, .. } => {
+                let address = if *source { f.source } else { f.destination };
+                match self.address_type(address, false) {
+                    Value::Is(2) if !address.is_loopback() => {
+                        Value::Unknown("whether the address is this interface's".to_owned())
+                    }
+                    other => other,
+                }
+            }
             Key::PacketType => Value::Is(0),
             Key::SocketOwner if f.incoming => Value::Missing,
             Key::SocketOwner => Value::Unknown("the owner of the sending socket".to_owned()),
             Key::RouteBack => self.route_back(),
+            Key::ReversePath { loose, .. } => self.reverse_path(*loose),
             // Never a fragment: conntrack puts them together first. Whether DF is set depends on the client.
             Key::FragmentField => Value::Unknown("the don't-fragment bit".to_owned()),
             Key::Masked(inner, mask) if **inner == Key::FragmentField && mask & 0x4000 == 0 => Value::Is(0),
             Key::Masked(inner, mask) => match self.value(place, path, inner) {
                 Value::Is(v) => Value::Is(v & mask),
-                Value::Between(..) => Value::Unknown("the masked source port".to_owned()),
+                Value::Between(_, _, what) => Value::Unknown(what.to_owned()),
                 other => other,
             },
             Key::Unknown(what) => Value::Unknown(what.clone()),
@@ -512,6 +567,70 @@ impl Walk<'_> {
             Some(_) => Value::Is(1),
             None => Value::Unknown("which addresses are this host's".to_owned()),
         }
+    }
+
+    /// Addresses and ports of the packet's connection; an error that answers another packet belongs to that one's.
+    fn connection(&self, place: &Place, path: &Path, key: &Key) -> Value {
+        let f = self.flight;
+        if path.untracked || place.state == ct::INVALID {
+            return Value::Missing;
+        }
+        if f.icmp_type.is_some() {
+            return Value::Unknown("the connection that it belongs to".to_owned());
+        }
+        let ports = |(first, last): (u16, u16)| {
+            if first == last { Value::Is(first.into()) } else { Value::Between(first.into(), last.into(), "the client's port") }
+        };
+        let ((from, from_port), (to, to_port)) = if f.reply {
+            ((f.destination, f.destination_port), (f.source, f.source_port))
+        } else {
+            ((f.source, f.source_port), (f.destination, f.destination_port))
+        };
+        match key {
+            Key::OriginalSource | Key::ReplyDestination => Value::Is(number(from)),
+            Key::OriginalDestination | Key::ReplySource => Value::Is(number(to)),
+            Key::OriginalSourcePort | Key::ReplyPort => ports(from_port),
+            Key::ReplySourcePort => ports(to_port),
+            _ => Value::Is(f.protocol),
+        }
+    }
+
+    fn in_ip_set(&self, place: &Place, path: &Path, name: &str, source: &[bool]) -> Tri {
+        let f = self.flight;
+        if path.changed_sets.contains(name) {
+            return Tri::Maybe(format!("the ipset {name}, which the packet itself changes"));
+        }
+        let side = |of_source: bool| set_match::Side {
+            address: number(if of_source { f.source } else { f.destination }),
+            ports: if of_source { f.source_port } else { f.destination_port },
+            interface: if of_source { &f.in_interface } else { &f.out_interface },
+        };
+        let mac = matches!(self.value(place, path, &Key::SourceMac), Value::Missing).then_some(());
+        let packet = set_match::Packet {
+            v6: f.v6,
+            protocol: f.protocol,
+            icmp: f.icmp_type.is_some(),
+            mark: path.mark,
+            no_mac: mac.is_some(),
+            source: side(true),
+            destination: side(false),
+        };
+        match set_match::holds(&self.model.ip_sets, name, source, &packet) {
+            Ok(true) => Tri::Yes,
+            Ok(false) => Tri::No,
+            Err(why) => Tri::Maybe(why),
+        }
+    }
+
+    /// xt_rpfilter.
+    fn reverse_path(&self, loose: bool) -> Value {
+        let f = self.flight;
+        if !loose || f.in_interface == "lo" {
+            return self.route_back();
+        }
+        let Some(routes) = &self.model.routes else { return Value::Unknown("the routes".to_owned()) };
+        let source = number(f.source);
+        Value::Is(routes.iter().any(|r| r.v6 == f.v6 && r.first <= source && source <= r.last).into())
     }
 
     fn route_back(&self) -> Value {
@@ -547,6 +666,10 @@ impl Walk<'_> {
             return None;
         }
         let (address, port) = (to.address.map(|a| a.0), to.port.map(|p| p.0));
+        let address = match (to.kind, to.address) {
+            (Nat::Netmap, Some((first, last))) => Some(mapped(f.destination, first, last)),
+            _ => address,
+        };
         let moved = address.filter(|a| *a != f.destination);
         let new_port = port.filter(|p| (*p, *p) != f.destination_port);
         match (moved, new_port) {
@@ -557,6 +680,17 @@ impl Walk<'_> {
             }
             (None, Some(port)) => Some(format!("redirected to port {port}")),
         }
+    }
+}
+
+/// NETMAP: the bits that first and last address have in common, then the packet's own.
+fn mapped(old: IpAddr, first: IpAddr, last: IpAddr) -> IpAddr {
+    let net = !(number(first) ^ number(last));
+    let new = (number(first) & net) | (number(old) & !net);
+    match (old, u32::try_from(new)) {
+        (IpAddr::V4(_), Ok(new)) => IpAddr::V4(new.into()),
+        (IpAddr::V4(_), Err(_)) => old,
+        (IpAddr::V6(_), _) => IpAddr::V6(new.into()),
     }
 }
 
@@ -601,6 +735,18 @@ fn finish(out: &mut Vec<(Option<Target>, Path)>, mut path: Path, open: &[String]
 fn change(path: &mut Path, step: &Step) {
     match step {
         Step::Notrack => path.untracked = true,
+        Step::ChangeSet(name) => {
+            path.changed_sets.insert(name.clone());
+        }
+        Step::CopyMark { restore, keep, take } => {
+            let (from, to) =
+                if *restore { (path.connection_mark, &mut path.mark) } else { (path.mark, &mut path.connection_mark) };
+            *to = match (from, *to) {
+                (Some(from), _) if *keep == 0 => Some(from & take),
+                (Some(from), Some(to)) => Some((to & keep) ^ (from & take)),
+                _ => None,
+            };
+        }
         Step::SetMark { connection, change } => {
             let mark = if *connection { &mut path.connection_mark } else { &mut path.mark };
             *mark = match (*mark, change) {
@@ -634,13 +780,13 @@ fn one_within(value: &Value, part: &Part) -> Tri {
         (_, Part::Any) => Tri::Yes,
         (Value::Unknown(why), _) => Tri::Maybe(why.clone()),
         (Value::Is(v), Part::Span(first, last)) => sure(first <= v && v <= last),
-        (Value::Between(low, high), Part::Span(first, last)) => {
+        (Value::Between(low, high, what), Part::Span(first, last)) => {
             if first <= low && high <= last {
                 Tri::Yes
             } else if high < first || last < low {
                 Tri::No
             } else {
-                Tri::Maybe("the client's port".to_owned())
+                Tri::Maybe((*what).to_owned())
             }
         }
         (Value::Name(name), Part::Name(pattern)) => sure(match pattern.strip_suffix('*') {
