@@ -3,6 +3,7 @@
 mod display;
 mod ip_sets;
 mod iptables;
+pub mod lookup;
 mod meaning;
 pub mod model;
 pub mod native;

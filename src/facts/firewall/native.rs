@@ -159,6 +159,10 @@ pub enum Native {
     SetUpdate {
         set: Arc<Set>,
         key: Slot,
+        /// `delete`: goes on always.
+        delete: bool,
+        /// `NFT_DYNSET_F_INV`: goes on only if the element could not be added.
+        not: bool,
         inner: Vec<Native>,
     },
     /// Counts the packet (the rule's counter is [`super::model::Rule::packets`]).
@@ -176,8 +180,8 @@ pub enum Native {
     Go(Target),
 }
 
-/// A set or map of nf_tables (named or anonymous).
-#[derive(Debug, Clone)]
+/// A set or map of nf_tables (named or anonymous). Fill `index` with its default.
+#[derive(Debug, Clone, Default)]
 pub struct Set {
     pub name: String,
     /// Bytes.
@@ -188,13 +192,17 @@ pub struct Set {
     pub interval: bool,
     /// Packets add to it (`NFT_SET_EVAL`), or elements time out.
     pub dynamic: bool,
+    /// Most elements that it may hold (`NFTA_SET_DESC_SIZE`); `None`: as many as come.
+    pub size: Option<u32>,
     /// As the kernel lists them.
     pub elements: Vec<Element>,
     /// Why its content cannot be taken as it stands.
     pub doubt: Option<String>,
+    /// Built when it is first looked something up in.
+    pub index: super::lookup::Index,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Element {
     /// Empty for the catch-all element.
     pub key: Box<[u8]>,

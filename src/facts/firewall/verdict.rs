@@ -63,7 +63,7 @@ pub struct Path {
     mark: Option<u32>,
     connection_mark: Option<u32>,
     untracked: bool,
-    /// Ipsets that it was added to or taken from.
+    /// Sets (of nf_tables and ipsets) that packets of this connection changed on their way.
     changed_sets: BTreeSet<String>,
     /// Undecided conditions and how they were taken.
     pub assumed: BTreeSet<(String, bool)>,
@@ -86,10 +86,26 @@ impl Path {
     }
     /// The next packet of the same connection: marks start anew, assumptions stay.
     pub fn next_packet(&self) -> Path {
-        Path { assumed: self.assumed.clone(), accepted: self.accepted.clone(), ..Path::new() }
+        Path {
+            assumed: self.assumed.clone(),
+            accepted: self.accepted.clone(),
+            changed_sets: self.changed_sets.clone(),
+            ..Path::new()
+        }
     }
     pub fn is_untracked(&self) -> bool {
         self.untracked
+    }
+    /// The packet's mark; `None`: cannot be foretold.
+    pub fn mark(&self) -> Option<u32> {
+        self.mark
+    }
+    pub fn connection_mark(&self) -> Option<u32> {
+        self.connection_mark
+    }
+    /// Whether a packet of this connection may have changed this set of nf_tables.
+    pub fn changed_set(&self, name: &str) -> bool {
+        self.changed_sets.contains(name)
     }
 }
 
@@ -311,7 +327,8 @@ impl Walk<'_> {
             match step {
                 Step::Native(native) => {
                     let hook = place.base.hook;
-                    let view = vm::View { model: self.model, flight: self.flight, path: &path, hook, state: place.state };
+                    let family = self.model.tables[place.table].family;
+                    let view = vm::View { model: self.model, flight: self.flight, path: &path, hook, family, state: place.state };
                     match registers.run(native, &view) {
                         vm::Ran::Next => {}
                         vm::Ran::Break => {
@@ -323,10 +340,28 @@ impl Walk<'_> {
                             finish(&mut out, path, &open, target);
                             return out;
                         }
-                        vm::Ran::Choice(targets, why) => {
-                            open.push(label(why));
-                            choose(&mut out, path, &open, targets);
-                            return out;
+                        vm::Ran::Choice { targets, breaks, goes_on, why } => {
+                            let mut taken = open.clone();
+                            taken.push(label(why));
+                            for target in targets {
+                                let mut path = path.clone();
+                                path.assume(&taken, true);
+                                out.push((Some(target), path));
+                            }
+                            if breaks || !open.is_empty() {
+                                let mut other = path.clone();
+                                other.assume(&taken, false);
+                                out.push((None, other));
+                            }
+                            if !goes_on {
+                                return out;
+                            }
+                            path.assume(&taken, false);
+                            open.clear();
+                        }
+                        vm::Ran::Changed { set, perhaps } => {
+                            path.changed_sets.insert(set);
+                            open.extend(perhaps.map(label));
                         }
                         vm::Ran::Mark { connection, value } => {
                             aside(&mut out, &mut path, &mut open);

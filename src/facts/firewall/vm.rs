@@ -1,6 +1,6 @@
 //! Runs instructions of nf_tables on registers of which some bits may be unknown.
 
-use super::model::{Hook, Model, Target};
+use super::model::{Family, Hook, Model, Target};
 use super::native::{Native, Slot};
 use super::verdict::{Flight, Path};
 
@@ -10,6 +10,8 @@ pub struct View<'a> {
     pub flight: &'a Flight,
     pub path: &'a Path,
     pub hook: Hook,
+    /// Of the table.
+    pub family: Family,
     /// Connection state at this place: INVALID where conntrack has not run yet.
     pub state: u128,
 }
@@ -24,8 +26,18 @@ pub enum Ran {
     /// On, or break: cannot be known, and why.
     Perhaps(String),
     Go(Target),
-    /// One of these targets, or break; and why that cannot be known.
-    Choice(Vec<Target>, String),
+    /// One of these targets, or break, or on with the next instruction; and why that cannot be known.
+    Choice {
+        targets: Vec<Target>,
+        breaks: bool,
+        goes_on: bool,
+        why: String,
+    },
+    /// The packet changes a set and goes on; or, with `perhaps`, may end the rule (the set is changed in either case).
+    Changed {
+        set: String,
+        perhaps: Option<String>,
+    },
     /// The packet's (or connection's) mark becomes this; `None`: something that cannot be foretold.
     Mark {
         connection: bool,
