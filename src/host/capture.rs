@@ -9,6 +9,7 @@
 //! | `tails/var/log/…` | ends of files of which only the end was read (`tails.json`: whether they were cut) |
 //! | `reads.json` | why a file could not be read, by path |
 //! | `stats.json`, `lstats.json`, `lists.json`, `links.json`, `space.json` | answers by path |
+//! | `netlink/nf_tables.nl`, `netlink/ip_sets.nl`, `netlink/routing.nl` | the kernel's dumps as they came (`dumps.json`: why there is none) |
 //! | `addresses.json`, `sockets.json`, `commands.json`, `scratch.json`, `calls.json`, `amqp.json` | the other answers |
 //!
 //! An answer is `{"Ok": …}` or `{"Err": …}` with a [`Miss`]. Secrets are struck out when recorded (see [`super::secrets`]): a capture
@@ -57,6 +58,8 @@ struct Answers {
     scratch: BTreeMap<String, Got<Loaded>>,
     calls: BTreeMap<String, Got<StoredTerm>>,
     amqp: BTreeMap<String, Got<amqp::Answer>>,
+    /// Dumps that could not be had; the others are in `netlink/`.
+    dumps: BTreeMap<String, Miss>,
 }
 
 impl Answers {
@@ -64,7 +67,7 @@ impl Answers {
         let paths = self.reads.len() + self.tails.len() + self.stats.len() + self.lstats.len() + self.lists.len();
         let more =
             self.links.len() + self.space.len() + usize::from(self.addresses.is_some()) + usize::from(self.sockets.is_some());
-        paths + more + self.commands.len() + self.scratch.len() + self.calls.len() + self.amqp.len()
+        paths + more + self.commands.len() + self.scratch.len() + self.calls.len() + self.amqp.len() + self.dumps.len()
     }
 }
 
@@ -79,7 +82,7 @@ struct StoredTerm {
 #[derive(Default)]
 struct Store {
     answers: Answers,
-    /// `files/…` and `tails/…`
+    /// `files/…`, `tails/…` and `netlink/…`
     bytes: BTreeMap<String, Vec<u8>>,
 }
 
@@ -99,7 +102,7 @@ impl<'a> Recorder<'a> {
         let what = dir.display().to_string();
         let fail = |e: &dyn std::fmt::Display| Miss::failed(&what, e);
         let store = self.store();
-        let count = store.answers.count() + store.bytes.keys().filter(|k| k.starts_with("files/")).count();
+        let count = store.answers.count() + store.bytes.keys().filter(|k| !k.starts_with("tails/")).count();
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| fail(&e))?;
         // Somebody else's directory could lead what is written elsewhere, or keep it.
         let meta = std::fs::metadata(dir).map_err(|e| fail(&e))?;
@@ -135,6 +138,15 @@ impl<'a> Recorder<'a> {
 
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a dump of the kernel's, or why there is none.
+    fn keep_dump(&self, name: &str, got: &Got<Vec<u8>>) {
+        let mut store = self.store();
+        match got {
+            Ok(dump) => drop(store.bytes.insert(dump_place(name), dump.clone())),
+            Err(miss) => drop(store.answers.dumps.insert(name.to_owned(), miss.clone())),
+        }
     }
 
     /// Keeps the bytes of a file, or why there are none.
@@ -174,6 +186,11 @@ fn place(tree: &str, path: &Path) -> Got<String> {
         Some(text) if plain => Ok(format!("{tree}{}", normal(text))),
         _ => Err(not_recorded(path.display())),
     }
+}
+
+/// Where a dump of the kernel's stands in the capture.
+fn dump_place(name: &str) -> String {
+    format!("netlink/{name}.nl")
 }
 
 /// `/a//b/` as `/a/b`.
@@ -293,6 +310,24 @@ impl Host for Recorder<'_> {
         got
     }
 
+    fn nf_tables(&self) -> Got<Vec<u8>> {
+        let got = self.inner.nf_tables();
+        self.keep_dump("nf_tables", &got);
+        got
+    }
+
+    fn ip_sets(&self) -> Got<Vec<u8>> {
+        let got = self.inner.ip_sets();
+        self.keep_dump("ip_sets", &got);
+        got
+    }
+
+    fn routing(&self) -> Got<Vec<u8>> {
+        let got = self.inner.routing();
+        self.keep_dump("routing", &got);
+        got
+    }
+
     fn run(&self, command: &Command) -> Got<Output> {
         let got = self.inner.run(command);
         let kept = got
@@ -378,6 +413,11 @@ impl Replay {
         let answers = serde_json::from_value(fields.into()).map_err(|e| Miss::failed("capture", e))?;
         bytes.retain(|name, _| name.contains('/'));
         Ok(Replay { identity: manifest.identity, answers, bytes })
+    }
+
+    fn dump(&self, name: &str) -> Got<Vec<u8>> {
+        let missing = || self.answers.dumps.get(name).cloned().unwrap_or_else(|| not_recorded(format!("dump {name}")));
+        self.bytes.get(&dump_place(name)).cloned().ok_or_else(missing)
     }
 
     fn bytes(&self, tree: &str, path: &Path) -> Got<&Vec<u8>> {
@@ -470,6 +510,18 @@ impl Host for Replay {
 
     fn listeners(&self) -> Got<Vec<ListeningSocket>> {
         self.answers.sockets.clone().unwrap_or_else(|| Err(not_recorded("socket diagnostics")))
+    }
+
+    fn nf_tables(&self) -> Got<Vec<u8>> {
+        self.dump("nf_tables")
+    }
+
+    fn ip_sets(&self) -> Got<Vec<u8>> {
+        self.dump("ip_sets")
+    }
+
+    fn routing(&self) -> Got<Vec<u8>> {
+        self.dump("routing")
     }
 
     fn run(&self, command: &Command) -> Got<Output> {
@@ -606,6 +658,7 @@ mod tests {
             .call(Call::LookupUser("guest".into()), stored_user("guest", "guest"))
             .call(Call::LookupUser("app".into()), stored_user("app", "s3cret"))
             .call(Call::IsRunning, atom("true"))
+            .nf_tables(Ok(vec![1, 2, 0, 255]))
     }
 
     fn ask_everything(host: &dyn Host) {
@@ -617,6 +670,7 @@ mod tests {
         let _ = host.tail(Path::new("/var/log/rabbitmq/r.log"), 4);
         let _ = (host.list(Path::new("/etc")), host.read_link(Path::new("/bin/sh")), host.space(Path::new("/")));
         let _ = (host.addresses(), host.run(&Command::NftRuleset), host.call(&target(), &Call::IsRunning));
+        let _ = (host.nf_tables(), host.ip_sets());
         for user in ["guest", "app"] {
             let _ = host.call(&target(), &Call::LookupUser(user.to_owned()));
         }
@@ -658,6 +712,7 @@ mod tests {
         assert_eq!((replay.space(Path::new("/")), replay.addresses()), (live.space(Path::new("/")), live.addresses()));
         assert_eq!(replay.run(&Command::NftRuleset), live.run(&Command::NftRuleset));
         assert_eq!(replay.call(&target(), &Call::IsRunning), Ok(atom("true")));
+        assert_eq!((replay.nf_tables(), replay.ip_sets()), (live.nf_tables(), live.ip_sets()));
     }
 
     #[test]
@@ -666,6 +721,7 @@ mod tests {
         assert!(matches!(replay.read(Path::new("/etc/other"), 9), Err(Miss::Unavailable { .. })));
         assert!(matches!(replay.list(Path::new("/other")), Err(Miss::Unavailable { .. })));
         assert!(matches!(replay.call(&target(), &Call::Version), Err(Miss::Unavailable { .. })));
+        assert!(matches!(replay.routing(), Err(Miss::Unavailable { .. })));
     }
 
     #[test]

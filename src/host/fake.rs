@@ -44,6 +44,9 @@ pub struct Fake {
     probes: BTreeMap<amqp::Probe, Got<amqp::Answer>>,
     addresses: Got<Vec<InterfaceAddress>>,
     spaces: BTreeMap<PathBuf, Got<Space>>,
+    nf_tables: Got<Vec<u8>>,
+    ip_sets: Got<Vec<u8>>,
+    routing: Got<Vec<u8>>,
 }
 
 impl Fake {
@@ -59,6 +62,9 @@ impl Fake {
             probes: BTreeMap::new(),
             addresses: Ok(Vec::new()),
             spaces: BTreeMap::new(),
+            nf_tables: Err(Miss::Absent { what: "nf_tables".to_owned() }),
+            ip_sets: Err(Miss::Absent { what: "ipsets".to_owned() }),
+            routing: Err(Miss::Unavailable { what: "routing tables".to_owned(), why: "the test gave none".to_owned() }),
         };
         fake.insert(Path::new("/"), Content::Dir, 0o755, 0, 0);
         fake
@@ -149,6 +155,24 @@ impl Fake {
     /// Space of the file system that is mounted at `path`.
     pub fn space(mut self, path: impl AsRef<Path>, total: u64, available: u64) -> Self {
         self.spaces.insert(path.as_ref().to_owned(), Ok(Space { total, available }));
+        self
+    }
+
+    /// A dump of nf_tables (default: the kernel has none).
+    pub fn nf_tables(mut self, dump: Got<Vec<u8>>) -> Self {
+        self.nf_tables = dump;
+        self
+    }
+
+    /// A dump of ipsets (default: the kernel has none).
+    pub fn ip_sets(mut self, dump: Got<Vec<u8>>) -> Self {
+        self.ip_sets = dump;
+        self
+    }
+
+    /// A dump of links, addresses and routes.
+    pub fn routing(mut self, dump: Got<Vec<u8>>) -> Self {
+        self.routing = dump;
         self
     }
 
@@ -266,6 +290,18 @@ impl Host for Fake {
 
     fn addresses(&self) -> Got<Vec<InterfaceAddress>> {
         self.addresses.clone()
+    }
+
+    fn nf_tables(&self) -> Got<Vec<u8>> {
+        self.nf_tables.clone()
+    }
+
+    fn ip_sets(&self) -> Got<Vec<u8>> {
+        self.ip_sets.clone()
+    }
+
+    fn routing(&self) -> Got<Vec<u8>> {
+        self.routing.clone()
     }
 
     fn run(&self, command: &Command) -> Got<Output> {

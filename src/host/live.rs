@@ -3,7 +3,7 @@
 use super::walk::Stray;
 use super::{
     COMMAND_TIMEOUT, Command, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, Load, Loaded, Meta, Miss, Output,
-    Space, Tail, amqp, diag, dist, exec, rpc, scratch, walk,
+    Space, Tail, amqp, diag, dist, dumps, exec, rpc, scratch, walk,
 };
 use nix::fcntl::OFlag;
 use nix::ifaddrs::{InterfaceAddress as RawAddress, getifaddrs};
@@ -114,6 +114,18 @@ impl Host for Live {
 
     fn listeners(&self) -> Got<Vec<ListeningSocket>> {
         diag::listeners()
+    }
+
+    fn nf_tables(&self) -> Got<Vec<u8>> {
+        dumps::nf_tables()
+    }
+
+    fn ip_sets(&self) -> Got<Vec<u8>> {
+        dumps::ip_sets()
+    }
+
+    fn routing(&self) -> Got<Vec<u8>> {
+        dumps::routing()
     }
 
     fn run(&self, command: &Command) -> Got<Output> {

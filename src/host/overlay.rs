@@ -100,6 +100,18 @@ impl Host for Overlay<'_> {
         self.base.listeners()
     }
 
+    fn nf_tables(&self) -> Got<Vec<u8>> {
+        self.base.nf_tables()
+    }
+
+    fn ip_sets(&self) -> Got<Vec<u8>> {
+        self.base.ip_sets()
+    }
+
+    fn routing(&self) -> Got<Vec<u8>> {
+        self.base.routing()
+    }
+
     fn addresses(&self) -> Got<Vec<InterfaceAddress>> {
         self.base.addresses()
     }

@@ -123,6 +123,18 @@ impl Host for Tree {
         Err(nothing_runs("addresses of the interfaces"))
     }
 
+    fn nf_tables(&self) -> Got<Vec<u8>> {
+        Err(nothing_runs("nf_tables"))
+    }
+
+    fn ip_sets(&self) -> Got<Vec<u8>> {
+        Err(nothing_runs("ipsets"))
+    }
+
+    fn routing(&self) -> Got<Vec<u8>> {
+        Err(nothing_runs("routing tables"))
+    }
+
     fn run(&self, command: &Command) -> Got<Output> {
         Err(nothing_runs(command.to_string()))
     }
