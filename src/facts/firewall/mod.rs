@@ -10,6 +10,7 @@ pub mod native;
 mod netlink;
 mod nft_json;
 mod nft_text;
+mod packet;
 mod read;
 pub mod routing;
 mod set_match;
