@@ -2,6 +2,7 @@
 //!
 //! This is the data of `rmq-audit/report/1` (CONTRACT section 5); renderers only print it.
 
+use crate::facts::exposure::Exposed;
 use crate::facts::{Fact, Facts};
 use crate::findings::{Finding, Judged};
 use crate::path::{Path, PathState};
@@ -27,6 +28,8 @@ pub struct Report {
     /// Root causes in fix order, then their consequences, then the rest by severity.
     pub findings: Vec<Finding>,
     pub unknown: Vec<Unknown>,
+    /// From where the broker's ports can be reached; null: not known
+    pub exposure: Option<Vec<Exposed>>,
     /// With `--fix`: something was changed; with `--dry-run`: something would be.
     pub changed: bool,
     pub fixes: Vec<FixResult>,
@@ -133,6 +136,7 @@ pub fn assemble(run: Run, facts: &Facts, judged: &[Judged], findings: Vec<Findin
         unknown: unknowns(judged),
         passed: judged.iter().filter(|(_, v)| matches!(v, Verdict::Pass)).map(|(r, _)| r.name.clone()).collect(),
         waiting: waiting(facts, judged),
+        exposure: facts.exposure.known().cloned(),
         paths,
         findings,
         changed: false,

@@ -107,6 +107,7 @@ pub mod broker;
 pub mod clients;
 pub mod conf;
 pub mod env;
+pub mod exposure;
 pub mod files;
 pub mod firewall;
 pub mod listeners;
@@ -168,6 +169,7 @@ pub fn collect(host: &dyn Host) -> Facts {
         let listeners = guarded(|| listeners::derive(&conf.listeners, &sockets, &node, &net));
         let firewall = joined(firewall);
         let clients = Vec::new();
+        let exposure = Fact::blank("not derived yet");
         Facts {
             os,
             install,
@@ -186,6 +188,7 @@ pub fn collect(host: &dyn Host) -> Facts {
             resources,
             listeners,
             clients,
+            exposure,
         }
     })
 }
@@ -308,4 +311,6 @@ pub struct Facts {
     pub listeners: Fact<Vec<listeners::Listener>>,
     /// Derived: one entry per client that must connect.
     pub clients: Vec<clients::Client>,
+    /// Derived: from where the broker's ports can be reached.
+    pub exposure: Fact<Vec<exposure::Exposed>>,
 }

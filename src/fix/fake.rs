@@ -506,5 +506,6 @@ pub fn facts(machine: &Machine) -> Facts {
         },
         listeners: unknown(),
         clients: Vec::new(),
+        exposure: Fact::Known(Vec::new()),
     }
 }

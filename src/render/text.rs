@@ -2,6 +2,7 @@
 
 use super::term::{Term, Tone, clean, wrap};
 use crate::facts::Where;
+use crate::facts::exposure::Exposed;
 use crate::findings::Finding;
 use crate::path::{Path, PathState, StageState};
 use crate::report::{Report, VerdictState};
@@ -37,6 +38,7 @@ pub fn render(report: &Report, term: &Term, detail: Detail) -> String {
     out.warnings(report, detail.verbose);
     if detail.verbose {
         out.paths(report);
+        out.exposure(report);
         out.unknowns(report);
         out.passed(report);
     }
@@ -234,6 +236,21 @@ impl Page<'_> {
         }
     }
 
+    /// Listeners by classes of sources.
+    fn exposure(&mut self, report: &Report) {
+        let Some(exposed) = report.exposure.as_ref().filter(|e| !e.is_empty()) else { return };
+        self.wrapped(0, "Who can reach what, as far as this host decides (own: the networks that it is in)");
+        let columns = [(false, "own"), (false, "private"), (false, "public"), (true, "own"), (true, "private"), (true, "public")];
+        let heads: String = columns.iter().map(|(_, name)| format!("{name:<8}")).collect();
+        self.line(&format!("  {:<15}{:>5}  {:<24}{}", "", "", "IPv4", "IPv6"));
+        self.line(&format!("  {:<15}{:>5}  {heads}", "service", "port"));
+        for one in exposed {
+            let cells: String = columns.iter().map(|(v6, name)| format!("{:<8}", state_of(one, *v6, name))).collect();
+            self.line(&format!("  {:<15}{:>5}  {cells}", clean(&one.service), one.port));
+        }
+        self.blank();
+    }
+
     fn unknowns(&mut self, report: &Report) {
         for unknown in &report.unknown {
             self.wrapped(
@@ -395,6 +412,14 @@ pub fn symptom(sees: &str) -> &'static str {
         "hangs" => "hang",
         _ => "cannot connect, in a way that could not be foreseen,",
     }
+}
+
+/// The most open state of a class; a host may be in several networks.
+fn state_of(exposed: &Exposed, v6: bool, sources: &str) -> &'static str {
+    let mut of_class = exposed.reach.iter().filter(|r| r.v6 == v6 && r.sources == sources);
+    let order = ["open", "depends", "unknown", "closed"];
+    let state = of_class.by_ref().filter_map(|r| order.iter().position(|s| *s == r.state)).min();
+    state.map_or("-", |s| order[s])
 }
 
 /// The message, without what the screen says once for all findings.
@@ -595,6 +620,7 @@ mod tests {
             counts: Counts { error: 2, warning: 1, pass: 38, waived: 1, ..Counts::default() },
             findings: vec![key, firewall, loops, limit, waived],
             unknown: Vec::new(),
+            exposure: None,
             changed: false,
             fixes: Vec::new(),
             passed: Vec::new(),

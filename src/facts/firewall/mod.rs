@@ -249,6 +249,11 @@ impl Firewall {
         }
     }
 
+    /// First addresses of the parts of all addresses that conditions on the source may tell apart.
+    pub fn source_starts(&self, v6: bool) -> Vec<u128> {
+        self.class_starts(v6, 0, if v6 { u128::MAX } else { u32::MAX.into() })
+    }
+
     /// First addresses of the parts of a range that conditions on the source may tell apart.
     fn class_starts(&self, v6: bool, first: u128, last: u128) -> Vec<u128> {
         let mut starts = BTreeSet::from([first]);
