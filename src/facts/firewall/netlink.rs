@@ -915,7 +915,8 @@ impl Reader<'_, '_> {
         let name = f.text(1)?;
         let v6 = self.family == Family::Ip6;
         let extension = xt::Extension { name: &name, revision: f.u32(2)?, info: f.bytes(3)?, v6 };
-        let steps = if is_match { xt::matches(&extension, self.rules.set_names) } else { xt::target(&extension) };
+        let steps =
+            if is_match { xt::matches(&extension, self.rules.set_names) } else { xt::target(&extension, self.rules.set_names) };
         self.steps.extend(steps);
         Ok(())
     }
