@@ -207,7 +207,7 @@ impl Lab {
             no_nf_tables: false,
         };
         let mut model = assemble(raw);
-        model.local = Some(vec![HOST4.parse().unwrap(), HOST6.parse().unwrap()]);
+        model.routing = Some(super::routing::Routing::of_hosts(&[HOST4, HOST6]));
         super::tests::firewall(model)
     }
 

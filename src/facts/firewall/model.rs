@@ -11,10 +11,8 @@ pub struct Model {
     pub tables: Vec<Table>,
     /// Sources that could not be read, for IPv4 or IPv6 (`None`: both): no verdict can be given there.
     pub unread: Vec<Unread>,
-    /// Addresses of this host; `None` when they could not be read.
-    pub local: Option<Vec<IpAddr>>,
-    /// Destinations and interfaces of the main routing table (`fib … oif`, reverse path tests); `None` when not read.
-    pub routes: Option<Vec<Route>>,
+    /// Interfaces, addresses, routes and the sysctls that decide with them; `None` when not even addresses could be read.
+    pub routing: Option<super::routing::Routing>,
     /// Contents of ipsets by name; a set that a rule names and that is not here is undecided.
     pub ip_sets: BTreeMap<String, Arc<IpSet>>,
     /// Whether bridges hand their packets to the IP hooks (br_netfilter); `None`: not known.
@@ -58,15 +56,6 @@ pub enum IpSetPart {
 pub struct Unread {
     pub v6: Option<bool>,
     pub why: String,
-}
-
-/// `to` as first and last address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    pub v6: bool,
-    pub first: u128,
-    pub last: u128,
-    pub interface: String,
 }
 
 /// Who holds a table.

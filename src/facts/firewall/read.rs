@@ -2,6 +2,7 @@
 //! there counts as no firewall.
 
 use super::model::*;
+use super::routing::Routing;
 use super::{Firewall, iptables, nft_json, ufw};
 use crate::facts::{Fact, together};
 use crate::formats::iptables_save;
@@ -45,8 +46,7 @@ pub fn collect(host: &dyn Host) -> Fact<Firewall> {
     let (v4, v6) = together(|| iptables(false), || iptables(true));
     let raw = Raw { nft, save: [v4, v6], legacy: [legacy(host, false), legacy(host, true)], no_nf_tables };
     let mut model = assemble(raw);
-    model.local = host.addresses().ok().map(|all| all.into_iter().map(|a| a.address).collect());
-    model.routes = routes(host);
+    model.routing = Routing::read(host);
     Fact::Known(describe(host, model))
 }
 
@@ -222,40 +222,6 @@ fn foreign(expression: &Json) -> bool {
     })
 }
 
-/// Destinations and interfaces of the main routing tables.
-fn routes(host: &dyn Host) -> Option<Vec<Route>> {
-    let v4 = read_text(host, "/proc/net/route").ok()?;
-    let v6 = optional(read_text(host, "/proc/net/ipv6_route")).ok()?.unwrap_or_default();
-    let mut routes: Vec<Route> = v4.lines().skip(1).filter_map(route4).collect();
-    routes.extend(v6.lines().filter_map(route6));
-    Some(routes)
-}
-
-/// `eth0 0000A8C0 …`: numbers in the byte order of the machine, flags in the fourth field, mask in the eighth.
-fn route4(line: &str) -> Option<Route> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let number = |text: &str| u32::from_str_radix(text, 16).ok().map(|n| u128::from(u32::from_be_bytes(n.to_ne_bytes())));
-    let (to, mask) = (number(fields.get(1)?)?, number(fields.get(7)?)?);
-    let up = u32::from_str_radix(fields.get(3)?, 16).ok()? & 1 == 1;
-    let last = to | (!mask & low_bits(32));
-    up.then(|| Route { v6: false, first: to, last, interface: fields[0].to_owned() })
-}
-
-fn route6(line: &str) -> Option<Route> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let first = u128::from_str_radix(fields.first()?, 16).ok()?;
-    let length = u32::from_str_radix(fields.get(1)?, 16).ok()?;
-    let flags = u32::from_str_radix(fields.get(8)?, 16).ok()?;
-    // RTF_UP without RTF_REJECT
-    let usable = flags & 1 == 1 && flags & 0x200 == 0;
-    usable.then(|| Route {
-        v6: true,
-        first,
-        last: first | low_bits(128 - length.min(128)),
-        interface: (*fields.get(9).unwrap_or(&"")).to_owned(),
-    })
-}
-
 /// Who manages it.
 fn describe(host: &dyn Host, model: Model) -> Firewall {
     let has_table = |name: &str| model.tables.iter().any(|t| t.name == name);
@@ -300,22 +266,4 @@ fn wanted(host: &dyn Host, unit: &str) -> bool {
     ["multi-user", "sysinit", "basic", "network-pre", "network"]
         .iter()
         .any(|target| host.stat(Path::new(&format!("/etc/systemd/system/{target}.target.wants/{unit}")), false).is_ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_of_proc() {
-        let v4 = route4("eth0\t00004D0A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0").unwrap();
-        if cfg!(target_endian = "little") {
-            assert_eq!((v4.first, v4.last), (0x0a4d_0000, 0x0a4d_ffff));
-        }
-        let line = "fd770050000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0";
-        let v6 = route6(line).unwrap();
-        assert_eq!((v6.first, v6.last - v6.first), (0xfd77_0050 << 96, u128::from(u64::MAX)));
-        // A reject route leads nowhere.
-        assert_eq!(route6(&line.replace("00000001     eth0", "00200200       lo")), None);
-    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 /// A firewall around a model; nothing else of it matters to a verdict.
 pub fn firewall(mut model: Model) -> Firewall {
-    model.local.get_or_insert(vec!["10.0.0.2".parse().unwrap()]);
+    model.routing.get_or_insert_with(|| routing::Routing::of_hosts(&["10.0.0.2"]));
     Firewall {
         manager: "iptables".to_owned(),
         ufw_enabled: false,

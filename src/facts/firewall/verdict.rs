@@ -2,6 +2,7 @@
 //! ruleset does not decide splits a state in two, and states that became equal again are joined.
 
 use super::model::*;
+use super::routing::Kind;
 use super::{set_match, vm};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -554,22 +555,17 @@ impl Walk<'_> {
             Key::SourceMac => Value::Unknown("the sender's MAC address".to_owned()),
             Key::Bridged if !f.incoming || f.in_interface == "lo" || self.model.bridged == Some(false) => Value::Is(0),
             Key::Bridged => Value::Unknown("whether it comes over a bridge".to_owned()),
-            Key::DestinationType => self.address_type(f.destination, f.incoming),
-            Key::SourceType => self.address_type(f.source, !f.incoming),
-            Key::TypeOnInterface { source, .. } => {
+            Key::DestinationType => self.address_type(f.destination, f.incoming, None),
+            Key::SourceType => self.address_type(f.source, !f.incoming, None),
+            Key::TypeOnInterface { source, out } => {
                 let address = if *source { f.source } else { f.destination };
-                match self.address_type(address, false) {
-                    Value::Is(2) if !address.is_loopback() => {
-                        Value::Unknown("whether the address is this interface's".to_owned())
-                    }
-                    other => other,
-                }
+                self.address_type(address, false, Some(if *out { &f.out_interface } else { &f.in_interface }))
             }
             Key::PacketType => Value::Is(0),
             Key::SocketOwner if f.incoming => Value::Missing,
             Key::SocketOwner => Value::Unknown("the owner of the sending socket".to_owned()),
-            Key::RouteBack => self.route_back(),
-            Key::ReversePath { loose, .. } => self.reverse_path(*loose),
+            Key::RouteBack => self.reverse_path(path, false),
+            Key::ReversePath { loose, .. } => self.reverse_path(path, *loose),
             // Never a fragment: conntrack puts them together first. Whether DF is set depends on the client.
             Key::FragmentField => Value::Unknown("the don't-fragment bit".to_owned()),
             Key::Masked(inner, mask) if **inner == Key::FragmentField && mask & 0x4000 == 0 => Value::Is(0),
@@ -582,24 +578,14 @@ impl Walk<'_> {
         }
     }
 
-    /// RTN_LOCAL for addresses of this host. `ours`: the caller knows that it is one.
-    fn address_type(&self, address: IpAddr, ours: bool) -> Value {
-        let special = match address {
-            IpAddr::V4(a) if a.is_loopback() => Some(2),
-            IpAddr::V4(a) if a.is_broadcast() || a.is_unspecified() => Some(3),
-            IpAddr::V6(a) if a.is_loopback() => Some(2),
-            a if a.is_multicast() => Some(5),
-            _ => None,
-        };
-        if let Some(kind) = special {
-            return Value::Is(kind);
-        }
-        if ours {
-            return Value::Is(2);
-        }
-        match &self.model.local {
-            Some(local) if local.contains(&address) => Value::Is(2),
-            Some(_) => Value::Is(1),
+    /// Kind of an address (RTN_*); `on`: only addresses of this interface are local. `ours`: the caller knows that it is one.
+    fn address_type(&self, address: IpAddr, ours: bool, on: Option<&str>) -> Value {
+        let known = self.model.routing.as_ref().map(|r| r.kind_of(address, on));
+        match known {
+            Some(Ok(kind)) if kind == Kind::Unicast && ours && on.is_none() => Value::Is(Kind::Local as u128),
+            Some(Ok(kind)) => Value::Is(kind as u128),
+            Some(Err(why)) => Value::Unknown(why),
+            None if ours && on.is_none() => Value::Is(Kind::Local as u128),
             None => Value::Unknown("which addresses are this host's".to_owned()),
         }
     }
@@ -657,26 +643,18 @@ impl Walk<'_> {
         }
     }
 
-    /// xt_rpfilter.
-    fn reverse_path(&self, loose: bool) -> Value {
-        let f = self.flight;
-        if !loose || f.in_interface == "lo" {
-            return self.route_back();
-        }
-        let Some(routes) = &self.model.routes else { return Value::Unknown("the routes".to_owned()) };
-        let source = number(f.source);
-        Value::Is(routes.iter().any(|r| r.v6 == f.v6 && r.first <= source && source <= r.last).into())
-    }
-
-    fn route_back(&self) -> Value {
+    /// xt_rpfilter: whether the way back to the source leaves by the interface that it came in by (`loose`: whether there is one).
+    fn reverse_path(&self, path: &Path, loose: bool) -> Value {
         let f = self.flight;
         if f.in_interface == "lo" {
             return Value::Is(1);
         }
-        let Some(routes) = &self.model.routes else { return Value::Unknown("the routes".to_owned()) };
-        let source = number(f.source);
-        let back = routes.iter().any(|r| r.v6 == f.v6 && r.first <= source && source <= r.last && r.interface == f.in_interface);
-        Value::Is(back.into())
+        let Some(routing) = &self.model.routing else { return Value::Unknown("the routes".to_owned()) };
+        let by = (!loose).then_some(f.in_interface.as_str());
+        match routing.back_to(f.source, f.destination, path.mark.unwrap_or(0), by) {
+            Ok(found) => Value::Is((found != 0).into()),
+            Err(why) => Value::Unknown(why),
+        }
     }
 
     fn reject(&self, with: &str) -> String {

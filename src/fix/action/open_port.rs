@@ -96,7 +96,7 @@ fn normal(source: &str, v6: bool, first: u128) -> String {
 
 fn local(fw: &Firewall, v6: bool) -> Option<IpAddr> {
     let link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
-    fw.model.local.as_ref()?.iter().copied().find(|a| a.is_ipv6() == v6 && !a.is_loopback() && !link_local(a))
+    fw.model.routing.as_ref()?.local().find(|a| a.is_ipv6() == v6 && !a.is_loopback() && !link_local(a))
 }
 
 fn refused(fw: &Firewall, request: &Request) -> Option<(crate::facts::firewall::Packet, At)> {
