@@ -584,6 +584,7 @@ fn source_bounds(step: &model::Step, found: &mut dyn FnMut(u128, u128)) {
     };
     match step {
         Step::Test(Test::In { key, set, .. }) | Step::Vmap { key, set } => of_set(key, set),
+        Step::Test(Test::Is { key: Key::Source, part: Part::Span(low, high), .. }) => found(*low, *high),
         _ => {}
     }
 }
