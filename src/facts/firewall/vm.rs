@@ -4,6 +4,7 @@ use super::lookup::{self, Answer, Bits, Span};
 use super::model::{self, Family, Hook, Model, Target, Translation, ct};
 use super::native::{Base, Bitwise, Data, Element, FibResult, Native, Set, Slot, fib};
 use super::packet::{self, Load};
+use super::routing::{Kind, Link};
 use super::verdict::{Flight, Path};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -754,8 +755,8 @@ fn meta(key: u32, view: &View) -> Loaded {
         OIF => index(view, &f.out_interface),
         IIFNAME => Loaded::name(&f.in_interface),
         OIFNAME => Loaded::name(&f.out_interface),
-        IIFTYPE => interface_type(&f.in_interface),
-        OIFTYPE => interface_type(&f.out_interface),
+        IIFTYPE => interface_type(view, &f.in_interface),
+        OIFTYPE => interface_type(view, &f.out_interface),
         SKUID | SKGID | CGROUP => socket(view),
         NFTRACE => Loaded::unknown(1, "whether the packet is traced"),
         RTCLASSID => Loaded::doubtful(4, "the route's realm"),
@@ -768,12 +769,12 @@ fn meta(key: u32, view: &View) -> Loaded {
         PKTTYPE if !outgoing && f.destination.is_multicast() => Loaded::byte(2),
         PKTTYPE => Loaded::byte(0),
         CPU => Loaded::unknown(4, "the processor that handles the packet"),
-        IIFGROUP => group(&f.in_interface),
-        OIFGROUP => group(&f.out_interface),
+        IIFGROUP => group(view, &f.in_interface),
+        OIFGROUP => group(view, &f.out_interface),
         PRANDOM => Loaded::unknown(4, "chance"),
         SECPATH => Loaded::unknown(1, "whether the packet came through IPsec"),
-        IIFKIND => kind(&f.in_interface),
-        OIFKIND => kind(&f.out_interface),
+        IIFKIND => kind(view, &f.in_interface),
+        OIFKIND => kind(view, &f.out_interface),
         TIME_NS => Loaded::unknown(8, "the time"),
         TIME_DAY => Loaded::unknown(1, "the day of the week"),
         TIME_HOUR => Loaded::unknown(4, "the time of day"),
@@ -783,37 +784,48 @@ fn meta(key: u32, view: &View) -> Loaded {
     }
 }
 
+/// What rtnetlink said of an interface, if it was read.
+fn link<'a>(view: &View<'a>, interface: &str) -> Option<&'a Link> {
+    let routing = view.model.routing.as_ref().filter(|r| r.routes.is_some())?;
+    routing.link(interface)
+}
+
 /// `nft_meta_store_ifindex`: 0 without an interface.
 fn index(view: &View, interface: &str) -> Loaded {
-    match interface {
-        "" => Loaded::host(0),
+    match (interface, link(view, interface)) {
+        ("", _) => Loaded::host(0),
         // The first interface of every network namespace.
-        "lo" => Loaded::host(1),
-        name => Loaded::unknown(4, &format!("the number of interface {name}")),
+        ("lo", _) => Loaded::host(1),
+        (_, Some(link)) => Loaded::host(link.index),
+        (name, None) => Loaded::unknown(4, &format!("the number of interface {name}")),
     }
 }
 
-fn group(interface: &str) -> Loaded {
-    match interface {
-        "" => Loaded::Missing,
-        name => Loaded::unknown(4, &format!("the group of interface {name}")),
+fn group(view: &View, interface: &str) -> Loaded {
+    match (interface, link(view, interface)) {
+        ("", _) => Loaded::Missing,
+        (_, Some(link)) => Loaded::host(link.group),
+        (name, None) => Loaded::unknown(4, &format!("the group of interface {name}")),
     }
 }
 
 /// `dev->type`: ARPHRD_LOOPBACK is 772.
-fn interface_type(interface: &str) -> Loaded {
-    match interface {
-        "" => Loaded::Missing,
-        "lo" => Loaded::host16(772),
-        name => Loaded::unknown(2, &format!("the type of interface {name}")),
+fn interface_type(view: &View, interface: &str) -> Loaded {
+    match (interface, link(view, interface)) {
+        ("", _) => Loaded::Missing,
+        ("lo", _) => Loaded::host16(772),
+        (_, Some(link)) => Loaded::host16(link.hardware),
+        (name, None) => Loaded::unknown(2, &format!("the type of interface {name}")),
     }
 }
 
 /// `dev->rtnl_link_ops->kind`: physical interfaces and `lo` have none.
-fn kind(interface: &str) -> Loaded {
-    match interface {
-        "" | "lo" => Loaded::Missing,
-        name => Loaded::doubtful(16, &format!("the kind of interface {name}")),
+fn kind(view: &View, interface: &str) -> Loaded {
+    match (interface, link(view, interface)) {
+        ("" | "lo", _) => Loaded::Missing,
+        (_, Some(link)) if link.kind.is_empty() => Loaded::Missing,
+        (_, Some(link)) => Loaded::name(&link.kind),
+        (name, None) => Loaded::doubtful(16, &format!("the kind of interface {name}")),
     }
 }
 
@@ -931,22 +943,20 @@ fn lookup_route(result: FibResult, flags: u32, view: &View) -> Loaded {
     route_out(view, address, flags, result)
 }
 
-/// `inet_dev_addr_type`: RTN_LOCAL 2, BROADCAST 3, MULTICAST 5, everything else UNICAST 1.
+/// `inet_dev_addr_type`, `__nft_fib6_eval_type`
 fn address_type(view: &View, address: IpAddr, of_source: bool, flags: u32) -> Loaded {
-    let ours = of_source != view.flight.incoming;
-    let local = match address {
-        IpAddr::V4(a) if a.is_broadcast() || a.octets()[0] == 0 => return Loaded::host(3),
-        a if a.is_multicast() => return Loaded::host(5),
-        a if a.is_loopback() || ours => true,
-        a => match &view.model.local {
-            Some(local) => local.contains(&a),
-            None => return Loaded::unknown(4, "which addresses are this host's"),
-        },
+    let f = view.flight;
+    let on = match flags & (fib::IIF | fib::OIF) {
+        0 => None,
+        fib::IIF => Some(f.in_interface.as_str()),
+        _ => Some(f.out_interface.as_str()),
     };
-    match (local, flags & (fib::IIF | fib::OIF) != 0) {
-        (true, true) => Loaded::unknown(4, &format!("which interface has the address {address}")),
-        (true, false) => Loaded::host(2),
-        (false, _) => Loaded::host(1),
+    let ours = of_source != f.incoming && on.is_none();
+    match view.model.routing.as_ref().map(|r| r.kind_of(address, on)) {
+        Some(Ok(Kind::Unicast)) | None if ours => Loaded::host(Kind::Local as u32),
+        Some(Ok(kind)) => Loaded::host(kind as u32),
+        Some(Err(why)) => Loaded::unknown(4, &why),
+        None => Loaded::unknown(4, "which addresses are this host's"),
     }
 }
 
@@ -962,30 +972,21 @@ fn route_out(view: &View, address: IpAddr, flags: u32, result: FibResult) -> Loa
     if first && f.in_interface == "lo" {
         return given("lo");
     }
-    let why = "the route to the packet's source";
     let len = if result == FibResult::OutName && flags & fib::PRESENT == 0 { 16 } else { 4 };
-    let Some(routes) = &view.model.routes else { return Loaded::unknown(len, why) };
-    if flags & fib::MARK != 0 && view.path.mark() != Some(0) {
-        return Loaded::unknown(len, why);
-    }
-    let number = model::number(address);
-    let covering = || routes.iter().filter(|r| r.v6 == f.v6 && r.first <= number && number <= r.last);
-    let restricted = match flags & (fib::IIF | fib::OIF) {
-        0 => None,
-        fib::IIF => Some(&f.in_interface),
-        _ => Some(&f.out_interface),
+    let Some(routing) = &view.model.routing else { return Loaded::unknown(len, "the route to the packet's source") };
+    let mark = match (flags & fib::MARK != 0, view.path.mark()) {
+        (true, Some(mark)) => mark,
+        (true, None) => return Loaded::unknown(len, "the packet's mark"),
+        (false, _) => 0,
     };
-    match restricted {
-        Some(interface) if covering().any(|r| r.interface == *interface) => given(interface),
-        Some(_) => given(""),
-        None => {
-            let best = covering().min_by_key(|r| r.last - r.first);
-            let ties = best.map_or(0, |b| covering().filter(|r| r.last - r.first == b.last - b.first).count());
-            match best {
-                None => given(""),
-                Some(best) if ties == 1 => given(&best.interface),
-                Some(_) => Loaded::unknown(len, why),
-            }
-        }
+    let other = if flags & fib::SADDR != 0 { f.destination } else { f.source };
+    let by = match flags & (fib::IIF | fib::OIF) {
+        0 => None,
+        fib::IIF => Some(f.in_interface.as_str()),
+        _ => Some(f.out_interface.as_str()),
+    };
+    match routing.back_to(address, other, mark, by) {
+        Ok(found) => given(routing.name(found)),
+        Err(why) => Loaded::unknown(len, &why),
     }
 }
