@@ -44,9 +44,17 @@ pub struct Host {
 impl Host {
     /// A fresh host of a suite: package defaults, the application user `app`, nothing else; RabbitMQ runs.
     pub fn boot(suite: &'static str) -> Result<Self> {
-        let tree = tree::tree(suite)?;
-        let base = tree::base(suite)?;
-        let mut host = Self::mounted(suite, &[&base, &tree], None)?;
+        Self::boot_with(suite, &[])
+    }
+
+    /// The same with more packages installed.
+    pub fn boot_with(suite: &'static str, packages: &[&str]) -> Result<Self> {
+        let mut layers = vec![tree::base(suite)?, tree::tree(suite)?];
+        if !packages.is_empty() {
+            layers.insert(0, tree::layer(suite, packages)?);
+        }
+        let layers: Vec<&Path> = layers.iter().map(PathBuf::as_path).collect();
+        let mut host = Self::mounted(suite, &layers, None)?;
         host.start(Until::Broker)?;
         Ok(host)
     }

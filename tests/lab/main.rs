@@ -1,6 +1,7 @@
 //! The lab: the product on real broker hosts, judged by a real client. A test boots, breaks, audits, fixes, connects and undoes.
 //!
 //! - `cargo test --test lab -- bookworm::healthy` runs one test; the options are those of every Rust test program.
+//! - `tests/lab/faults DIR [IDS] [--suite S]` runs a pack of faults, one after the other, and prints one table.
 //! - `tests/lab/shell SUITE [SCRIPT]` gives a broken host to play with, `tests/bench/audit [SUITE]` measures.
 //!
 //! `RMQ_AUDIT_BIN=FILE` takes a product that is already built, `RMQ_AUDIT_LAB_CACHE=DIR` is where trees are kept,
@@ -13,6 +14,7 @@ mod exec;
 mod faults;
 mod host;
 mod net;
+mod pack;
 mod product;
 mod scenarios;
 mod shell;
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.first().map(String::as_str) {
         Some("shell") => shell::run(&args[1..]),
+        Some("faults") => pack::run(&args[1..]),
         Some("bench") => bench::run(&args[1..]),
         _ => return tests(),
     };

@@ -58,6 +58,11 @@ impl Subnet {
         format!("10.77.{}.9", self.n)
     }
 
+    /// The client's IPv6 address.
+    pub fn client6(&self) -> String {
+        format!("fd77:{}::1", self.n)
+    }
+
     /// The broker host's address.
     pub fn host(&self) -> String {
         format!("10.77.{}.2", self.n)

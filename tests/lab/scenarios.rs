@@ -357,6 +357,12 @@ impl<'a> Orders<'a> {
         Ok(Self { host, user, password, from: format!("{}/32", host.net.client()) })
     }
 
+    /// From elsewhere than the client's first address.
+    pub fn from(mut self, network: &str) -> Self {
+        self.from = network.to_owned();
+        self
+    }
+
     pub fn client(&self) -> Client<'a> {
         self.host.client().user(self.user, self.password)
     }

@@ -99,6 +99,37 @@ fn make_base(suite: &'static str, tree: &Path, upper: &Path) -> Result<()> {
     host.stop()
 }
 
+/// Packages that some hosts have besides, in a layer of their own above the base layer; built when missing.
+pub fn layer(suite: &'static str, packages: &[&str]) -> Result<PathBuf> {
+    let name = format!("{suite}+{}", packages.join("+"));
+    let layer = cache().join("base").join(&name);
+    let (tree, base) = (tree(suite)?, base(suite)?);
+    let _lock = lock(&format!("layer-{name}"))?;
+    if fs::read_to_string(layer.join("recipe")).unwrap_or_default() != RECIPE {
+        let part = cache().join("base").join(format!("{name}.part"));
+        remove(&part)?;
+        remove(&layer)?;
+        install(suite, &[&base, &tree], &part.join("upper"), packages).with_context(|| format!("building the layer {name}"))?;
+        fs::write(part.join("recipe"), RECIPE)?;
+        fs::rename(&part, &layer)?;
+    }
+    Ok(layer.join("upper"))
+}
+
+/// Nothing is started: apt runs in a chroot, in namespaces that end with it.
+fn install(suite: &'static str, lower: &[&Path], upper: &Path, packages: &[&str]) -> Result<()> {
+    let host = Host::mounted(suite, lower, Some(upper))?;
+    let root = host.root().display().to_string();
+    let script = "root=$1; shift; mount --bind /etc/resolv.conf \"$root/etc/resolv.conf\"; mount -t proc proc \"$root/proc\"
+        export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+        chroot \"$root\" apt-get -q update && chroot \"$root\" apt-get -q install -y --no-install-recommends \"$@\" && \
+        chroot \"$root\" apt-get clean";
+    let head = ["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", &root];
+    let args: Vec<&str> = head.iter().chain(packages).copied().collect();
+    check("unshare", &args, Duration::from_secs(600))?;
+    Ok(())
+}
+
 /// Waits until no other test or process holds the lock of that name.
 pub fn lock(name: &str) -> Result<Flock<File>> {
     let folder = cache().join("locks");
