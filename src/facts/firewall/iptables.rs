@@ -1,55 +1,31 @@
 //! Rules of iptables-save as tests and targets.
 
+use super::meaning::{self, AddressTypes, Conntrack, Order, Recent, exactly};
 use super::model::*;
-use crate::formats::iptables_save::{self, Save};
+use crate::formats::iptables_save::{self, Rule as Line, Save, Word};
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
-
-/// Targets that let the packet go on to the next rule and change nothing that a test looks at.
-const PASSING: [&str; 17] = [
-    "LOG",
-    "NFLOG",
-    "ULOG",
-    "TCPMSS",
-    "TOS",
-    "DSCP",
-    "TTL",
-    "HL",
-    "TRACE",
-    "TEE",
-    "AUDIT",
-    "CHECKSUM",
-    "CLASSIFY",
-    "SECMARK",
-    "CONNSECMARK",
-    "SET",
-    "ECN",
-];
 
 /// The tables of one save. `engine` is legacy or nft; priorities are the engine's defaults.
 pub fn tables(save: &Save, engine: Engine, v6: bool) -> Vec<Table> {
-    save.tables.iter().map(|t| table(t, engine, v6)).collect()
+    save.tables.iter().map(|t| table(save, t, engine, v6)).collect()
 }
 
-fn table(table: &iptables_save::Table, engine: Engine, v6: bool) -> Table {
-    let names: Vec<&str> = table.chains.iter().map(|c| c.name.as_str()).collect();
+fn table(save: &Save, table: &iptables_save::Table, engine: Engine, v6: bool) -> Table {
+    let names: HashSet<&str> = table.chains.iter().map(|c| c.name.as_str()).collect();
+    let rule = |(line, number): (&Line, i64)| Rule {
+        text: save.line(line).to_owned(),
+        number,
+        steps: steps(&save.words(line), v6, &names),
+        packets: line.packets,
+    };
     let chains = table
         .chains
         .iter()
         .map(|chain| Chain {
             name: chain.name.clone(),
             base: chain.policy.as_deref().and_then(|policy| base(&table.name, &chain.name, policy, engine)),
-            rules: chain
-                .rules
-                .iter()
-                .zip(1..)
-                .map(|(rule, number)| Rule {
-                    text: rule.text.clone(),
-                    number,
-                    steps: steps(&rule.words, v6, &names),
-                    packets: None,
-                })
-                .collect(),
+            rules: chain.rules.iter().zip(1..).map(rule).collect(),
         })
         .collect();
     let family = if v6 { Family::Ip6 } else { Family::Ip };
@@ -60,6 +36,7 @@ fn base(table: &str, chain: &str, policy: &str, engine: Engine) -> Option<Base> 
     let hook = match chain {
         "PREROUTING" => Hook::Prerouting,
         "INPUT" => Hook::Input,
+        "FORWARD" => Hook::Forward,
         "OUTPUT" => Hook::Output,
         "POSTROUTING" => Hook::Postrouting,
         _ => return None,
@@ -78,165 +55,145 @@ fn base(table: &str, chain: &str, policy: &str, engine: Engine) -> Option<Base> 
 }
 
 /// Reads the words of one rule. What is not known here becomes an undecided test or target, never an error.
-pub fn steps(words: &[String], v6: bool, chains: &[&str]) -> Vec<Step> {
-    let mut reader = Reader { words, next: 0, v6, steps: Vec::new(), module: String::new() };
+pub fn steps(words: &[Word], v6: bool, chains: &HashSet<&str>) -> Vec<Step> {
+    let mut reader = Reader {
+        words,
+        next: 0,
+        v6,
+        steps: Vec::new(),
+        module: "",
+        pending: Pending::Nothing,
+        target: None,
+        options: Vec::new(),
+    };
     let mut not = false;
     while let Some(word) = reader.take() {
-        match word.as_str() {
+        match word {
             "!" => {
                 not = true;
                 continue;
             }
-            "-j" | "--jump" => {
-                let name = reader.take().unwrap_or_default();
-                let go = reader.target(&name, chains);
-                reader.steps.extend(go);
+            // The negation is for the next option with a value, whatever module is named in between.
+            "-m" | "--match" => {
+                let name = reader.take().unwrap_or("");
+                reader.module(name);
+                continue;
             }
-            "-g" | "--goto" => {
-                let name = reader.take().unwrap_or_default();
-                reader.steps.push(Step::Go(Target::Goto(name)));
+            "-j" | "--jump" | "-g" | "--goto" => {
+                reader.finish();
+                let name = reader.take().unwrap_or("");
+                reader.target = Some((name, word.starts_with("-g") || word == "--goto"));
+                reader.module = "";
             }
             option => reader.option(option, not),
         }
         not = false;
     }
+    reader.finish();
+    let last = reader.aim(chains);
+    reader.steps.extend(last);
+    reader.steps.shrink_to_fit();
     reader.steps
 }
 
+/// A module whose options mean something only together.
+enum Pending {
+    Nothing,
+    Conntrack(Conntrack),
+    AddressTypes(AddressTypes),
+    Recent(Recent),
+    Hashlimit(String),
+    Limit(u64),
+    /// Name, sides, negated; whether options were given that are not known here.
+    Set(String, Vec<bool>, bool, bool),
+    Ipv6Header(u8, u8, bool),
+}
+
 struct Reader<'a> {
-    words: &'a [String],
+    words: &'a [Word<'a>],
     next: usize,
     v6: bool,
     steps: Vec<Step>,
-    module: String,
+    /// The match whose options follow.
+    module: &'a str,
+    pending: Pending,
+    /// Target or chain, and whether it is a goto.
+    target: Option<(&'a str, bool)>,
+    /// The target's options with their values.
+    options: Vec<&'a str>,
 }
 
-impl Reader<'_> {
-    fn take(&mut self) -> Option<String> {
-        let word = self.words.get(self.next).cloned();
+impl<'a> Reader<'a> {
+    fn take(&mut self) -> Option<&'a str> {
+        let words: &'a [Word<'a>] = self.words;
+        let word = words.get(self.next)?;
         self.next += 1;
-        word
+        Some(word)
     }
 
-    /// The values of an option: words up to the next option.
-    fn values(&mut self) -> Vec<String> {
-        let mut values = Vec::new();
-        while let Some(word) = self.words.get(self.next).filter(|w| *w != "!" && !is_option(w)) {
-            values.push(word.clone());
+    /// The values of an option: words up to the next option. Free texts are one word, whatever it looks like.
+    fn values(&mut self, option: &str) -> Vec<&'a str> {
+        let words: &'a [Word<'a>] = self.words;
+        let mut values: Vec<&'a str> = Vec::new();
+        if is_free_text(option) {
+            values.extend(self.take());
+            return values;
+        }
+        while let Some(word) = words.get(self.next).filter(|w| w.quoted || (&***w != "!" && !is_option(w))) {
+            values.push(word);
             self.next += 1;
         }
         values
     }
 
-    fn test(&mut self, test: Test) {
-        self.steps.push(Step::Test(test));
-    }
-
     fn is(&mut self, key: Key, part: Option<Part>, not: bool, shown: &str) {
         match part {
-            Some(part) => self.test(Test::is(key, part, not)),
-            None => self.test(Test::Undecided(shown.to_owned())),
+            Some(part) => meaning::is(&mut self.steps, key, part, not),
+            None => self.undecided(shown),
         }
     }
 
-    fn any_of(&mut self, key: Key, parts: Option<Vec<Part>>, not: bool, shown: &str) {
-        match parts {
-            Some(parts) => self.test(Test::In { key: vec![key], set: Arc::new(Set::of(parts)), not }),
-            None => self.test(Test::Undecided(shown.to_owned())),
+    fn undecided(&mut self, why: &str) {
+        meaning::undecided(&mut self.steps, why.trim());
+    }
+
+    fn ports(&mut self, key: Key, value: &str, not: bool, shown: &str) {
+        match ports(value) {
+            Some(ranges) => meaning::ports(&mut self.steps, key, &ranges, not),
+            None => self.undecided(shown),
         }
     }
 
-    fn option(&mut self, option: &str, mut not: bool) {
-        // Saves of long ago put the negation behind the option: `-s ! 10.0.0.1`.
-        if self.words.get(self.next).is_some_and(|w| w == "!") && self.words.get(self.next + 1).is_some_and(|w| !is_option(w)) {
-            not = !not;
-            self.next += 1;
-        }
-        let values = self.values();
-        let value = values.first().map(String::as_str).unwrap_or("");
-        let shown = format!("{option} {}", values.join(" "));
-        match option {
-            "-m" | "--match" => self.module(value),
-            "-s" | "--source" | "--src" => self.address(Key::Source, value, not, &shown),
-            "-d" | "--destination" | "--dst" => self.address(Key::Destination, value, not, &shown),
-            "-p" | "--protocol" | "--proto" if matches!(value, "all" | "0") => {}
-            "-p" | "--protocol" | "--proto" => self.is(Key::Protocol, protocol(value).map(exactly), not, &shown),
-            "-i" | "--in-interface" => self.is(Key::InInterface, Some(interface(value)), not, &shown),
-            "-o" | "--out-interface" => self.is(Key::OutInterface, Some(interface(value)), not, &shown),
-            // A SYN is never a fragment once conntrack is there, and hardly without.
-            "-f" | "--fragment" => self.test(Test::is(Key::Version, exactly(0), not)),
-            "--dport" | "--destination-port" => self.any_of(Key::DestinationPort, ports(value), not, &shown),
-            "--sport" | "--source-port" => self.any_of(Key::SourcePort, ports(value), not, &shown),
-            "--dports" | "--destination-ports" => self.any_of(Key::DestinationPort, ports(value), not, &shown),
-            "--sports" | "--source-ports" => self.any_of(Key::SourcePort, ports(value), not, &shown),
-            "--ports" => match ports(value) {
-                Some(parts) => {
-                    let set = Arc::new(Set::of(parts));
-                    let one = |key| Test::In { key: vec![key], set: set.clone(), not };
-                    if not {
-                        self.test(one(Key::SourcePort));
-                        self.test(one(Key::DestinationPort));
-                    } else {
-                        let either = Test::Either(vec![one(Key::SourcePort), one(Key::DestinationPort)]);
-                        self.test(either);
-                    }
-                }
-                None => self.test(Test::Undecided(shown)),
-            },
-            "--syn" => self.test(Test::is(Key::Masked(Box::new(Key::TcpFlags), 0x17), exactly(2), not)),
-            "--tcp-flags" => match (flags(value), values.get(1).and_then(|v| flags(v))) {
-                (Some(mask), Some(set)) => self.test(Test::is(Key::Masked(Box::new(Key::TcpFlags), mask), exactly(set), not)),
-                _ => self.test(Test::Undecided(shown)),
-            },
-            "--ctstate" | "--state" => self.state(value, not),
-            "--ctdir" => {
-                let reply = value.eq_ignore_ascii_case("reply").into();
-                self.test(Test::is(Key::CtDirection, exactly(reply), not));
-            }
-            "--ctorigdstport" => self.any_of(Key::OriginalPort, ports(value), not, &shown),
-            "--src-range" => self.is(Key::Source, range(value), not, &shown),
-            "--dst-range" => self.is(Key::Destination, range(value), not, &shown),
-            "--src-type" => self.address_type(Key::SourceType, value, not, &shown),
-            "--dst-type" => self.address_type(Key::DestinationType, value, not, &shown),
-            "--pkt-type" => {
-                let kind = ["unicast", "broadcast", "multicast"].iter().position(|k| *k == value);
-                self.is(Key::PacketType, kind.map(|k| exactly(k as u128)), not, &shown);
-            }
-            "--mark" if matches!(self.module.as_str(), "mark" | "connmark") => match masked(value) {
-                Some((v, mask)) => {
-                    let key = if self.module == "connmark" { Key::CtMark } else { Key::Mark };
-                    self.test(Test::is(Key::Masked(Box::new(key), mask.into()), exactly(v.into()), not));
-                }
-                None => self.test(Test::Undecided(shown)),
-            },
-            "--icmp-type" | "--icmpv6-type" => {
-                let kind = value.split('/').next().and_then(|v| v.parse().ok());
-                match (value, kind) {
-                    ("any" | "255", _) => {}
-                    (_, Some(kind)) => self.test(Test::is(Key::IcmpType, exactly(kind), not)),
-                    _ => self.test(Test::Undecided(shown)),
-                }
-            }
-            "--match-set" => self.test(Test::Undecided(format!("the ipset {value}"))),
-            "--tcp-option" if matches!(value, "2" | "3" | "4" | "8") && self.module == "tcp" => {
-                // A Linux SYN carries these; later packets and other stacks need not.
-                self.test(Test::Undecided(shown));
-            }
-            "--comment" => {}
-            // Options of modules that were noted as undecided, or that only describe.
-            _ if matches!(
-                self.module.as_str(),
-                "" | "tcp" | "udp" | "conntrack" | "multiport" | "addrtype" | "iprange" | "mark"
-            ) =>
-            {
-                self.test(Test::Undecided(shown));
-            }
-            _ => {}
+    /// The options of a module are complete.
+    fn finish(&mut self) {
+        let v6 = self.v6;
+        let out = &mut self.steps;
+        match std::mem::replace(&mut self.pending, Pending::Nothing) {
+            Pending::Nothing => {}
+            Pending::Conntrack(conntrack) => conntrack.finish(out),
+            Pending::AddressTypes(types) => types.finish(out, v6),
+            Pending::Recent(recent) => recent.finish(out),
+            Pending::Hashlimit(name) => meaning::hashlimit(out, &name),
+            Pending::Limit(period) => meaning::limit(out, period),
+            Pending::Set(name, _, _, true) => meaning::undecided(out, format!("the ipset {name}")),
+            Pending::Set(name, sides, not, false) => meaning::ip_set(out, &name, &sides, not),
+            Pending::Ipv6Header(wanted, inverted, soft) => meaning::ipv6_headers(out, wanted, inverted, soft),
         }
     }
 
-    fn module(&mut self, name: &str) {
-        self.module = name.to_owned();
+    fn module(&mut self, name: &'a str) {
+        self.finish();
+        self.module = name;
+        self.pending = match name {
+            "conntrack" | "state" => Pending::Conntrack(Conntrack::default()),
+            "addrtype" => Pending::AddressTypes(AddressTypes::default()),
+            "recent" => Pending::Recent(Recent { name: "DEFAULT".to_owned(), ..Recent::default() }),
+            "hashlimit" => Pending::Hashlimit(String::new()),
+            // 3/hour is the default.
+            "limit" => Pending::Limit(meaning::RATE_SCALE * 1200),
+            "ipv6header" => Pending::Ipv6Header(0, 0, false),
+            _ => Pending::Nothing,
+        };
         let decided = [
             "tcp",
             "udp",
@@ -244,6 +201,7 @@ impl Reader<'_> {
             "conntrack",
             "state",
             "multiport",
+            "mport",
             "iprange",
             "addrtype",
             "mark",
@@ -253,152 +211,444 @@ impl Reader<'_> {
             "icmpv6",
             "pkttype",
             "set",
+            "recent",
+            "hashlimit",
+            "limit",
+            "ipv6header",
+            "mac",
+            "length",
+            "ttl",
+            "hl",
+            "dscp",
+            "tos",
+            "physdev",
+            "owner",
+            "rpfilter",
+            "helper",
         ];
         if decided.contains(&name) {
+        } else if meaning::never_tcp(name) {
+            meaning::constant(&mut self.steps, false);
+        } else {
+            meaning::undecided(&mut self.steps, meaning::rests_on(name));
+        }
+        // `rpfilter` alone is a test.
+        if name == "rpfilter" {
+            self.rpfilter();
+        }
+    }
+
+    fn rpfilter(&mut self) {
+        let words: &'a [Word<'a>] = self.words;
+        let mut flags = Vec::new();
+        while let Some(word) =
+            words.get(self.next).filter(|w| ["--loose", "--validmark", "--accept-local", "--invert"].contains(&&***w))
+        {
+            flags.push(&**word);
+            self.next += 1;
+        }
+        let has = |flag| flags.contains(&flag);
+        meaning::rpfilter(&mut self.steps, has("--loose"), has("--accept-local"), has("--invert"));
+    }
+
+    fn option(&mut self, option: &'a str, mut not: bool) {
+        // Saves of long ago put the negation behind the option: `-s ! 10.0.0.1`.
+        let next = |n: usize| self.words.get(self.next + n);
+        if next(0).is_some_and(|w| !w.quoted && &**w == "!") && next(1).is_some_and(|w| w.quoted || !is_option(w)) {
+            not = !not;
+            self.next += 1;
+        }
+        let values = self.values(option);
+        let value = values.first().copied().unwrap_or("");
+        let shown = format!("{}{option} {}", if not { "! " } else { "" }, values.join(" "));
+        if self.basic(option, value, not, &shown) {
             return;
         }
-        // Extension headers and other protocols: an ordinary TCP packet has none, and without one not even `!` matches.
-        if matches!(name, "rt" | "frag" | "hbh" | "dst" | "mh" | "ah" | "esp" | "ipcomp" | "sctp" | "dccp") {
-            return self.test(Test::Either(Vec::new()));
-        }
-        // `recent --set` notes the sender and always holds.
-        let rest: Vec<&str> = self.words[self.next.min(self.words.len())..]
-            .iter()
-            .map(String::as_str)
-            .take_while(|w| *w != "-m" && *w != "-j")
-            .collect();
-        if name == "recent" && rest.contains(&"--set") {
+        if self.target.is_some() && self.module.is_empty() {
+            self.options.push(option);
+            self.options.extend(values);
             return;
         }
-        let what = match name {
-            "limit" | "hashlimit" => "the rate limit".to_owned(),
-            "recent" => "the list of recent senders".to_owned(),
-            "connlimit" => "the number of connections".to_owned(),
-            other => format!("the match {other}"),
-        };
-        self.test(Test::Undecided(what));
+        if self.together(option, &values, not) || self.single(option, &values, not, &shown) {
+            return;
+        }
+        // Options of matches that were noted as undecided, or that only describe.
+        let known = [
+            "",
+            "tcp",
+            "udp",
+            "conntrack",
+            "state",
+            "multiport",
+            "addrtype",
+            "iprange",
+            "mark",
+            "connmark",
+            "mac",
+            "length",
+            "ttl",
+            "hl",
+            "dscp",
+            "tos",
+            "icmp",
+            "icmp6",
+            "icmpv6",
+            "pkttype",
+        ];
+        if known.contains(&self.module) {
+            self.undecided(&shown);
+        }
+    }
+
+    /// Options of iptables itself.
+    fn basic(&mut self, option: &str, value: &str, not: bool, shown: &str) -> bool {
+        match option {
+            "-s" | "--source" | "--src" => self.address(Key::Source, value, not, shown),
+            "-d" | "--destination" | "--dst" => self.address(Key::Destination, value, not, shown),
+            "-p" | "--protocol" | "--proto" if self.module == "policy" && option == "--proto" => {}
+            "-p" | "--protocol" | "--proto" if matches!(value, "all" | "0") => meaning::constant(&mut self.steps, !not),
+            "-p" | "--protocol" | "--proto" => self.is(Key::Protocol, protocol(value).map(exactly), not, shown),
+            "-i" | "--in-interface" => meaning::interface(&mut self.steps, Key::InInterface, value, not),
+            "-o" | "--out-interface" => meaning::interface(&mut self.steps, Key::OutInterface, value, not),
+            "-f" | "--fragment" => meaning::fragment(&mut self.steps, not),
+            "-4" | "--ipv4" => meaning::constant(&mut self.steps, !self.v6),
+            "-6" | "--ipv6" => meaning::constant(&mut self.steps, self.v6),
+            "-c" | "--set-counters" => {}
+            _ => return false,
+        }
+        true
+    }
+
+    /// Options that belong together with others of their module.
+    fn together(&mut self, option: &str, values: &[&str], not: bool) -> bool {
+        let value = values.first().copied().unwrap_or("");
+        let v6 = self.v6;
+        match (&mut self.pending, option) {
+            (Pending::Conntrack(conntrack), _) => conntrack_option(conntrack, option, value, not, v6),
+            (Pending::AddressTypes(types), "--src-type" | "--dst-type") => {
+                let mask = value.split(',').map(address_type).try_fold(0u16, |all, one| Some(all | 1 << one?));
+                let Some(mask) = mask else { return false };
+                let wanted = if option == "--src-type" { &mut types.source } else { &mut types.destination };
+                *wanted = Some((mask, not));
+                true
+            }
+            (Pending::AddressTypes(types), "--limit-iface-in") => {
+                types.limit_in = true;
+                true
+            }
+            (Pending::AddressTypes(types), "--limit-iface-out") => {
+                types.limit_out = true;
+                true
+            }
+            (Pending::Recent(recent), _) => {
+                recent.not |= not && matches!(option, "--set" | "--rcheck" | "--update" | "--remove");
+                match option {
+                    "--set" => recent.set = true,
+                    "--name" => recent.name = value.to_owned(),
+                    "--seconds" => recent.seconds = value.parse().unwrap_or(0),
+                    "--hitcount" => recent.hits = value.parse().unwrap_or(0),
+                    _ => {}
+                }
+                true
+            }
+            (Pending::Hashlimit(name), _) => {
+                if option == "--hashlimit-name" {
+                    *name = value.to_owned();
+                }
+                true
+            }
+            (Pending::Limit(period), _) => {
+                if option == "--limit" {
+                    *period = meaning::period(value).unwrap_or(0);
+                }
+                true
+            }
+            (Pending::Ipv6Header(wanted, inverted, soft), _) => {
+                match option {
+                    "--header" => {
+                        *wanted = value.split(',').filter_map(meaning::ipv6_header).sum();
+                        *inverted = if not { 255 } else { 0 };
+                    }
+                    "--soft" => *soft = true,
+                    _ => {}
+                }
+                true
+            }
+            (Pending::Set(_, _, _, doubt), _) => {
+                // Comparisons with counters; not to count changes nothing.
+                *doubt |= !option.ends_with("update-counters") && !option.ends_with("update-subcounters");
+                true
+            }
+            (Pending::Nothing, "--match-set" | "--set") if self.module == "set" => {
+                let sides = values.get(1).map(|sides| sides.split(',').map(|s| s == "src").collect()).unwrap_or_default();
+                self.pending = Pending::Set(value.to_owned(), sides, not, false);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Options that are a test each.
+    fn single(&mut self, option: &str, values: &[&str], not: bool, shown: &str) -> bool {
+        let value = values.first().copied().unwrap_or("");
+        let module = self.module;
+        match option {
+            "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
+                self.ports(Key::DestinationPort, value, not, shown)
+            }
+            "--sport" | "--source-port" | "--sports" | "--source-ports" => self.ports(Key::SourcePort, value, not, shown),
+            "--ports" | "--port" => match ports(value) {
+                Some(ranges) => meaning::either_port(&mut self.steps, &ranges, not),
+                None => self.undecided(shown),
+            },
+            "--syn" => meaning::tcp_flags(&mut self.steps, 0x17, 2, not),
+            "--tcp-flags" => match (flags(value), values.get(1).and_then(|v| flags(v))) {
+                (Some(mask), Some(set)) => meaning::tcp_flags(&mut self.steps, mask, set, not),
+                _ => self.undecided(shown),
+            },
+            "--tcp-option" => {
+                self.is(value.parse().map_or(Key::Unknown(shown.to_owned()), Key::TcpOption), Some(exactly(1)), not, shown)
+            }
+            "--src-range" => self.is(Key::Source, range(value), not, shown),
+            "--dst-range" => self.is(Key::Destination, range(value), not, shown),
+            "--pkt-type" => {
+                let kind = ["unicast", "broadcast", "multicast"].iter().position(|k| k.eq_ignore_ascii_case(value));
+                self.is(Key::PacketType, kind.map(|k| exactly(k as u128)), not, shown);
+            }
+            "--mark" if matches!(module, "mark" | "connmark") => match masked(value) {
+                Some((value, mask)) => meaning::mark(&mut self.steps, module == "connmark", value, mask, not),
+                None => self.undecided(shown),
+            },
+            "--icmp-type" | "--icmpv6-type" => match icmp_type(value, self.v6) {
+                Some((kind, codes)) => meaning::icmp(&mut self.steps, kind, codes, not),
+                None => self.undecided(shown),
+            },
+            "--mac-source" => match mac(value) {
+                Some(address) => meaning::mac(&mut self.steps, address, not),
+                None => self.undecided(shown),
+            },
+            "--length" => self.is(Key::Length, length(value), not, shown),
+            "--ttl-eq" | "--ttl" | "--hl-eq" | "--hl" => self.ttl(if not { Order::NotEqual } else { Order::Equal }, value, shown),
+            "--ttl-lt" | "--hl-lt" => self.ttl(Order::Less, value, shown),
+            "--ttl-gt" | "--hl-gt" => self.ttl(Order::Greater, value, shown),
+            "--dscp" => match number_of(value).and_then(|v| u8::try_from(v).ok()).filter(|v| *v < 64) {
+                Some(value) => meaning::dscp(&mut self.steps, value, not),
+                None => self.undecided(shown),
+            },
+            "--dscp-class" => match dscp_class(value) {
+                Some(value) => meaning::dscp(&mut self.steps, value, not),
+                None => self.undecided(shown),
+            },
+            "--tos" => match tos(value) {
+                Some((value, mask)) => meaning::masked(&mut self.steps, Key::Tos, value.into(), mask.into(), not),
+                None => self.undecided(shown),
+            },
+            "--physdev-in" | "--physdev-out" | "--physdev-is-in" | "--physdev-is-out" | "--physdev-is-bridged" => {
+                meaning::physdev(&mut self.steps, not)
+            }
+            "--uid-owner" => match value.split_once('-').unwrap_or((value, value)) {
+                (first, last) => match (first.parse(), last.parse()) {
+                    (Ok(first), Ok(last)) => meaning::owner(&mut self.steps, first, last, not),
+                    _ => self.undecided("owner: the sending socket"),
+                },
+            },
+            "--gid-owner" | "--socket-exists" | "--suppl-groups" => self.undecided("owner: the sending socket"),
+            "--helper" => meaning::helper(&mut self.steps, not),
+            "--comment" => {}
+            _ => return false,
+        }
+        true
+    }
+
+    fn ttl(&mut self, order: Order, value: &str, shown: &str) {
+        match value.parse() {
+            Ok(value) => meaning::ttl(&mut self.steps, order, value),
+            Err(_) => self.undecided(shown),
+        }
     }
 
     fn address(&mut self, key: Key, value: &str, not: bool, shown: &str) {
-        if let Some((_, first, last)) = span(value).filter(|(v6, ..)| *v6 == self.v6) {
-            return self.test(Test::is(key, Part::Span(first, last), not));
+        // Files written by people may list several addresses, which become as many rules.
+        let parts: Option<Vec<Part>> =
+            value.split(',').map(|one| span(one).filter(|(v6, ..)| *v6 == self.v6).map(|(_, a, b)| Part::Span(a, b))).collect();
+        if let Some(parts) = parts.filter(|p| p.len() == 1 || !not) {
+            return meaning::any_of(&mut self.steps, key, parts, not);
         }
-        // Masks need not be prefixes: 10.0.0.5/255.0.0.255
         let parts = value.split_once('/').map(|(a, m)| (a.parse::<IpAddr>(), m.parse::<IpAddr>()));
         match parts {
-            Some((Ok(address), Ok(mask))) => {
-                let mask = number(mask);
-                self.test(Test::is(Key::Masked(Box::new(key), mask), exactly(number(address) & mask), not));
+            Some((Ok(address), Ok(mask))) if address.is_ipv6() == self.v6 && mask.is_ipv6() == self.v6 => {
+                meaning::address(&mut self.steps, key, number(address), number(mask), self.v6, not)
             }
-            _ => self.test(Test::Undecided(shown.to_owned())),
+            _ => self.undecided(shown),
         }
     }
 
-    fn state(&mut self, value: &str, not: bool) {
-        let mut bits = 0;
-        for name in value.split(',') {
-            bits |= match name {
-                "INVALID" => ct::INVALID,
-                "NEW" => ct::NEW,
-                "ESTABLISHED" => ct::ESTABLISHED,
-                "RELATED" => ct::RELATED,
-                "UNTRACKED" => ct::UNTRACKED,
-                // Translated connections end the walk before this is asked.
-                "SNAT" | "DNAT" => 0,
-                _ => return self.test(Test::Undecided(format!("the state {name}"))),
-            };
+    /// The last step: what the rule does.
+    fn aim(&mut self, chains: &HashSet<&str>) -> Option<Step> {
+        let (name, goto) = self.target?;
+        if goto {
+            return Some(Step::Go(Target::Goto(name.to_owned())));
         }
-        self.test(Test::AnyBit { key: Key::CtState, bits, not });
-    }
-
-    fn address_type(&mut self, key: Key, value: &str, not: bool, shown: &str) {
-        let mut parts = Vec::new();
-        for name in value.split(',') {
-            match address_type(name) {
-                // In IPv6 an address of this host is unicast as well.
-                Some(1) if self.v6 => parts.push(Part::Span(1, 2)),
-                Some(kind) => parts.push(exactly(kind)),
-                None => return self.test(Test::Undecided(shown.to_owned())),
-            }
+        if chains.contains(name) {
+            return Some(Step::Go(Target::Jump(name.to_owned())));
         }
-        self.test(Test::In { key: vec![key], set: Arc::new(Set::of(parts)), not });
-    }
-
-    fn target(&mut self, name: &str, chains: &[&str]) -> Option<Step> {
-        let mut options = Vec::new();
-        while let Some(word) = self.take() {
-            options.push(word);
-        }
-        let after = |name: &str| options.iter().position(|o| o == name).and_then(|i| options.get(i + 1)).map(String::as_str);
-        let go = |target| Some(Step::Go(target));
+        let options = &self.options;
+        let after = |wanted: &str| options.iter().position(|o| *o == wanted).and_then(|i| options.get(i + 1)).copied();
+        let nat = |kind, to: Option<&str>| match to.map(destination) {
+            None => meaning::translate(kind, None, None),
+            Some(Some((address, port))) => meaning::translate(kind, address, port),
+            Some(None) => meaning::unknown_target(name),
+        };
         match name {
-            "ACCEPT" | "SNAT" | "MASQUERADE" => go(Target::Accept),
-            "DROP" => go(Target::Drop),
-            "RETURN" => go(Target::Return),
-            "REJECT" => {
-                let default = if self.v6 { "icmp6-port-unreachable" } else { "icmp-port-unreachable" };
-                go(Target::Reject(after("--reject-with").unwrap_or(default).to_owned()))
+            "REJECT" => Some(meaning::reject_named(after("--reject-with"), self.v6)),
+            "DNAT" => Some(nat(Nat::Destination, after("--to-destination").or_else(|| after("--to")))),
+            "SNAT" => Some(nat(Nat::Source, after("--to-source").or_else(|| after("--to")))),
+            "MASQUERADE" | "REDIRECT" => {
+                let kind = if name == "REDIRECT" { Nat::Redirect } else { Nat::Source };
+                let port = after("--to-ports").or_else(|| after("--to-port"));
+                match port.map(port_range) {
+                    None => Some(meaning::translate(kind, None, None)),
+                    Some(Some(range)) => Some(meaning::translate(kind, None, Some(range))),
+                    Some(None) => Some(meaning::unknown_target(name)),
+                }
             }
-            "DNAT" => {
-                let (address, port) = destination(after("--to-destination").unwrap_or(""));
-                go(Target::Translate(Translation {
-                    kind: Nat::Destination,
-                    address: address.map(|a| (a, a)),
-                    port: port.map(|p| (p, p)),
-                }))
+            "NETMAP" => match after("--to").and_then(network) {
+                Some(address) => Some(meaning::translate(Nat::Netmap, Some(address), None)),
+                None => Some(meaning::unknown_target(name)),
+            },
+            "MARK" => Some(packet_mark(options)),
+            "CONNMARK" => Some(connection_mark(options)),
+            "CT" => options.contains(&"--notrack").then_some(Step::Notrack),
+            "NFQUEUE" => Some(meaning::queue(options.contains(&"--queue-bypass"))),
+            "SET" => {
+                let sets = ["--add-set", "--del-set"].iter().filter_map(|o| after(o));
+                self.steps.extend(sets.map(|set| Step::ChangeSet(set.to_owned())).collect::<Vec<_>>());
+                options.contains(&"--map-mark").then_some(Step::SetMark { connection: false, change: None })
             }
-            "REDIRECT" => {
-                let port = after("--to-ports").and_then(|p| p.split('-').next()?.parse().ok());
-                go(Target::Translate(Translation { kind: Nat::Redirect, address: None, port: port.map(|p| (p, p)) }))
-            }
-            "MARK" | "CONNMARK" => Some(mark(name == "CONNMARK", &options)),
-            "NOTRACK" => Some(Step::Notrack),
-            "CT" => options.iter().any(|o| o == "--notrack").then_some(Step::Notrack),
-            other if PASSING.contains(&other) => None,
-            other if chains.contains(&other) => go(Target::Jump(other.to_owned())),
-            other => go(Target::Undecided(format!("the target {other}"))),
+            other => meaning::plain_target(other).unwrap_or_else(|| Some(meaning::unknown_target(other))),
         }
     }
+}
+
+fn conntrack_option(conntrack: &mut Conntrack, option: &str, value: &str, not: bool, v6: bool) -> bool {
+    let address = |key: Key, out: &mut Vec<Step>| match span(value).filter(|(is_v6, ..)| *is_v6 == v6) {
+        Some((_, first, last)) => meaning::is(out, key, Part::Span(first, last), not),
+        None => match value.split_once('/').map(|(a, m)| (a.parse::<IpAddr>(), m.parse::<IpAddr>())) {
+            Some((Ok(a), Ok(mask))) if a.is_ipv6() == v6 => meaning::address(out, key, number(a), number(mask), v6, not),
+            _ => meaning::undecided(out, format!("{option} {value}")),
+        },
+    };
+    let port = |key: Key, out: &mut Vec<Step>| match ports(value) {
+        Some(ranges) => meaning::ports(out, key, &ranges, not),
+        None => meaning::undecided(out, format!("{option} {value}")),
+    };
+    let bits = |named: fn(&str) -> Option<u16>| value.split(',').map(named).try_fold(0, |all, one| Some(all | one?));
+    let out = &mut conntrack.others;
+    match option {
+        "--ctstate" | "--state" => match bits(meaning::ct_state) {
+            Some(states) => conntrack.states = Some((states, not)),
+            None => meaning::undecided(out, format!("the state {value}")),
+        },
+        "--ctstatus" => match bits(meaning::ct_status) {
+            Some(status) => conntrack.status(status, not),
+            None => meaning::undecided(out, format!("the status {value}")),
+        },
+        "--ctdir" => conntrack.direction(false, not ^ value.eq_ignore_ascii_case("reply")),
+        "--ctproto" => match protocol(value) {
+            Some(number) => meaning::is(out, Key::CtProtocol, exactly(number), not),
+            None => meaning::undecided(out, format!("--ctproto {value}")),
+        },
+        "--ctexpire" => conntrack.expires(),
+        "--ctorigsrc" => address(Key::OriginalSource, out),
+        "--ctorigdst" => address(Key::OriginalDestination, out),
+        "--ctreplsrc" => address(Key::ReplySource, out),
+        "--ctrepldst" => address(Key::ReplyDestination, out),
+        "--ctorigsrcport" => port(Key::OriginalSourcePort, out),
+        "--ctorigdstport" => port(Key::OriginalPort, out),
+        "--ctreplsrcport" => port(Key::ReplySourcePort, out),
+        "--ctrepldstport" => port(Key::ReplyPort, out),
+        _ => return false,
+    }
+    true
 }
 
 fn is_option(word: &str) -> bool {
-    word.len() > 1 && word.starts_with('-') && !word[1..].starts_with(|c: char| c.is_ascii_digit())
+    word.len() > 1
+        && word.starts_with('-')
+        && !word[1..].starts_with(|c: char| c.is_ascii_digit() && !matches!(word, "-4" | "-6"))
 }
 
-fn exactly(value: u128) -> Part {
-    Part::Span(value, value)
+/// Options whose value is one word of free text, which may look like an option.
+fn is_free_text(option: &str) -> bool {
+    matches!(
+        option,
+        "--comment"
+            | "--log-prefix"
+            | "--nflog-prefix"
+            | "--ulog-prefix"
+            | "--string"
+            | "--hex-string"
+            | "--name"
+            | "--u32"
+            | "--bytecode"
+            | "--hashlimit-name"
+            | "--helper"
+            | "--header"
+            | "--algo"
+            | "--path"
+            | "--label"
+    )
 }
 
-fn interface(name: &str) -> Part {
-    match name.strip_suffix('+') {
-        Some(start) => Part::Name(format!("{start}*")),
-        None => Part::Name(name.to_owned()),
-    }
-}
-
-/// `22`, `5671:5672`, `:1023`, `1024:`, and lists of these.
-fn ports(text: &str) -> Option<Vec<Part>> {
+/// `22`, `5671:5672`, `:1023`, `1024:`, and lists of these; by name those that saves of brokers have.
+fn ports(text: &str) -> Option<Vec<(u16, u16)>> {
     text.split(',')
         .map(|one| {
             let (first, last) = one.split_once(':').unwrap_or((one, one));
-            let first = if first.is_empty() { 0 } else { first.parse::<u16>().ok()? };
-            let last = if last.is_empty() { u16::MAX } else { last.parse::<u16>().ok()? };
-            Some(Part::Span(first.into(), last.into()))
+            let first = if first.is_empty() { 0 } else { port(first)? };
+            let last = if last.is_empty() { u16::MAX } else { port(last)? };
+            Some((first, last))
         })
         .collect()
 }
 
-fn flags(text: &str) -> Option<u128> {
-    text.split(',').map(tcp_flag).try_fold(0, |all, one| Some(all | one?))
+fn port(text: &str) -> Option<u16> {
+    Some(match text {
+        "ssh" => 22,
+        "domain" => 53,
+        "http" => 80,
+        "https" => 443,
+        "epmd" => 4369,
+        "amqps" => 5671,
+        "amqp" => 5672,
+        other => return other.parse().ok(),
+    })
+}
+
+fn flags(text: &str) -> Option<u8> {
+    text.split(',').map(tcp_flag).try_fold(0, |all, one| Some(all | u8::try_from(one?).ok()?))
 }
 
 fn range(text: &str) -> Option<Part> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    Some(Part::Span(number(first.parse().ok()?), number(last.parse().ok()?)))
+    let (first, last): (IpAddr, IpAddr) = (first.parse().ok()?, last.parse().ok()?);
+    (first.is_ipv6() == last.is_ipv6()).then(|| Part::Span(number(first), number(last)))
 }
 
-fn hex(text: &str) -> Option<u32> {
-    match text.strip_prefix("0x") {
+fn length(text: &str) -> Option<Part> {
+    let (first, last) = text.split_once(':').unwrap_or((text, text));
+    let first = if first.is_empty() { 0 } else { first.parse::<u16>().ok()? };
+    let last = if last.is_empty() { u16::MAX } else { last.parse::<u16>().ok()? };
+    Some(Part::Span(first.into(), last.into()))
+}
+
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> = text.split([':', '-']).map(|b| u8::from_str_radix(b, 16).ok()).collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
+fn number_of(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     }
@@ -406,37 +656,173 @@ fn hex(text: &str) -> Option<u32> {
 
 fn masked(text: &str) -> Option<(u32, u32)> {
     match text.split_once('/') {
-        Some((value, mask)) => Some((hex(value)?, hex(mask)?)),
-        None => Some((hex(text)?, u32::MAX)),
+        Some((value, mask)) => Some((number_of(value)?, number_of(mask)?)),
+        None => Some((number_of(text)?, u32::MAX)),
     }
 }
 
-fn mark(connection: bool, options: &[String]) -> Step {
-    let change = match options {
-        [name, value, ..] => masked(value).and_then(|(value, mask)| match name.as_str() {
-            "--set-xmark" => Some((!mask, value)),
-            "--set-mark" => Some((!(mask | value), value)),
-            "--and-mark" => Some((value, 0)),
-            "--or-mark" => Some((!value, value)),
-            "--xor-mark" => Some((u32::MAX, value)),
-            _ => None,
-        }),
+fn tos(text: &str) -> Option<(u8, u8)> {
+    let named = match text {
+        "Minimize-Delay" => Some(0x10),
+        "Maximize-Throughput" => Some(0x08),
+        "Maximize-Reliability" => Some(0x04),
+        "Minimize-Cost" => Some(0x02),
+        "Normal-Service" => Some(0),
         _ => None,
     };
-    // CONNMARK --restore-mark copies the connection's mark, which is 0 for a new one, into the packet's.
-    if connection && options.iter().any(|o| o == "--restore-mark") {
-        return Step::SetMark { connection: false, change: None };
+    // A name is tested under the mask of the old field.
+    if let Some(value) = named {
+        return Some((value, 0x3f));
     }
-    Step::SetMark { connection, change }
+    let (value, mask) = masked(text)?;
+    Some((u8::try_from(value).ok()?, u8::try_from(mask & 0xff).ok()?))
 }
 
-/// `172.17.0.2:5672`, `:5673`, `[fd00::2]:5672`, `10.0.0.1-10.0.0.9:1-5`: the first of what is possible.
-fn destination(text: &str) -> (Option<IpAddr>, Option<u16>) {
+/// Differentiated services by name (RFC 2474, 2597, 3246).
+fn dscp_class(text: &str) -> Option<u8> {
+    let lower = text.to_ascii_lowercase();
+    let digits: Vec<u8> = lower.bytes().filter(u8::is_ascii_digit).map(|b| b - b'0').collect();
+    match (lower.as_str(), digits.as_slice()) {
+        ("ef", _) => Some(0x2e),
+        ("be", _) => Some(0),
+        (name, [class @ 0..=7]) if name.starts_with("cs") => Some(class * 8),
+        (name, [class @ 1..=4, drop @ 1..=3]) if name.starts_with("af") => Some(class * 8 + drop * 2),
+        _ => None,
+    }
+}
+
+/// Type and range of codes: `8`, `3/4`, `echo-request`, `any`.
+fn icmp_type(text: &str, v6: bool) -> Option<(u8, (u8, u8))> {
+    let named = match (text, v6) {
+        ("any", _) => Some(255),
+        ("echo-reply" | "pong", false) => Some(0),
+        ("destination-unreachable", false) => Some(3),
+        ("source-quench", false) => Some(4),
+        ("redirect", false) => Some(5),
+        ("echo-request" | "ping", false) => Some(8),
+        ("router-advertisement", false) => Some(9),
+        ("router-solicitation", false) => Some(10),
+        ("time-exceeded" | "ttl-exceeded", false) => Some(11),
+        ("parameter-problem", false) => Some(12),
+        ("timestamp-request", false) => Some(13),
+        ("timestamp-reply", false) => Some(14),
+        ("address-mask-request", false) => Some(17),
+        ("address-mask-reply", false) => Some(18),
+        ("destination-unreachable", true) => Some(1),
+        ("packet-too-big", true) => Some(2),
+        ("time-exceeded" | "ttl-exceeded", true) => Some(3),
+        ("parameter-problem", true) => Some(4),
+        ("echo-request" | "ping", true) => Some(128),
+        ("echo-reply" | "pong", true) => Some(129),
+        ("router-solicitation", true) => Some(133),
+        ("router-advertisement", true) => Some(134),
+        ("neighbour-solicitation" | "neighbor-solicitation", true) => Some(135),
+        ("neighbour-advertisement" | "neighbor-advertisement", true) => Some(136),
+        ("redirect", true) => Some(137),
+        _ => None,
+    };
+    if let Some(kind) = named {
+        return Some((kind, (0, 255)));
+    }
+    match text.split_once('/') {
+        Some((kind, code)) => {
+            let code = code.parse().ok()?;
+            Some((kind.parse().ok()?, (code, code)))
+        }
+        None => Some((text.parse().ok()?, (0, 255))),
+    }
+}
+
+fn packet_mark(options: &[&str]) -> Step {
+    let change = match options {
+        [name, value, ..] => masked(value).and_then(|(value, mask)| mark_change(name, value, mask)),
+        _ => None,
+    };
+    Step::SetMark { connection: false, change }
+}
+
+/// What `--set-mark` and its relatives keep and flip.
+fn mark_change(option: &str, value: u32, mask: u32) -> Option<(u32, u32)> {
+    match option {
+        "--set-xmark" => Some((!mask, value)),
+        "--set-mark" => Some((!(mask | value), value)),
+        "--and-mark" => Some((value, 0)),
+        "--or-mark" => Some((!value, value)),
+        "--xor-mark" => Some((u32::MAX, value)),
+        _ => None,
+    }
+}
+
+fn connection_mark(options: &[&str]) -> Step {
+    let after = |wanted: &str| options.iter().position(|o| *o == wanted).and_then(|i| options.get(i + 1)).copied();
+    let restore = options.contains(&"--restore-mark");
+    if restore || options.contains(&"--save-mark") {
+        let unknown = Step::SetMark { connection: !restore, change: None };
+        if options.iter().any(|o| o.ends_with("-shift-mark")) {
+            return unknown;
+        }
+        let mask = |name: &str| match after(name).or_else(|| after("--mask")) {
+            Some(text) => number_of(text),
+            None => Some(u32::MAX),
+        };
+        return match (mask("--ctmask"), mask("--nfmask")) {
+            (Some(ct), Some(nf)) if restore => meaning::copy_mark(true, ct, nf),
+            (Some(ct), Some(nf)) => meaning::copy_mark(false, nf, ct),
+            _ => unknown,
+        };
+    }
+    let change = match options {
+        [name, value, ..] => masked(value).and_then(|(value, mask)| mark_change(name, value, mask)),
+        _ => None,
+    };
+    Step::SetMark { connection: true, change }
+}
+
+type Translated = (Option<(IpAddr, IpAddr)>, Option<(u16, u16)>);
+
+/// `172.17.0.2:5672`, `:5673`, `[fd00::2]:5672`, `10.0.0.1-10.0.0.9:1-5`.
+fn destination(text: &str) -> Option<Translated> {
     let (address, port) = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or((rest, ""), |(a, p)| (a, p.trim_start_matches(':'))),
+        Some(rest) => rest.split_once(']').map(|(a, p)| (a, p.trim_start_matches(':')))?,
         None if text.matches(':').count() > 1 => (text, ""),
         None => text.split_once(':').unwrap_or((text, "")),
     };
-    let first = |t: &str| t.split('-').next().unwrap_or("").to_owned();
-    (first(address).parse().ok(), first(port).parse().ok())
+    let address = match address {
+        "" => None,
+        text => {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let plain = |t: &str| t.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+            Some((plain(first)?, plain(last)?))
+        }
+    };
+    // A base port behind a slash (`1000-2000/1000`) shifts instead.
+    let port = match port {
+        "" => None,
+        text => Some(port_range(text)?),
+    };
+    Some((address, port))
+}
+
+fn port_range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some((port(first)?, port(last)?))
+}
+
+/// First and last address of `10.1.0.0/16`.
+fn network(text: &str) -> Option<(IpAddr, IpAddr)> {
+    let (v6, first, last) = match span(text) {
+        Some(span) => span,
+        None => {
+            let (a, m) = text.split_once('/')?;
+            let (a, m): (IpAddr, IpAddr) = (a.parse().ok()?, m.parse().ok()?);
+            let width = low_bits(if a.is_ipv6() { 128 } else { 32 });
+            let (a6, first) = (a.is_ipv6(), number(a) & number(m));
+            (a6, first, first | (!number(m) & width))
+        }
+    };
+    let plain = |n: u128| match v6 {
+        true => Some(IpAddr::V6(n.into())),
+        false => u32::try_from(n).ok().map(|n| IpAddr::V4(n.into())),
+    };
+    Some((plain(first)?, plain(last)?))
 }

@@ -457,9 +457,9 @@ impl Routing {
         }
         match route.kind {
             Kind::Throw => None,
-            Kind::Unicast => Some(Way::Out(
-                route.hops.iter().filter(|h| oif.is_none_or(|o| h.interface == o)).cloned().collect(),
-            )),
+            Kind::Unicast => {
+                Some(Way::Out(route.hops.iter().filter(|h| oif.is_none_or(|o| h.interface == o)).cloned().collect()))
+            }
             Kind::Local => Some(Way::Local(route.hops.first().map_or(0, |h| h.interface))),
             Kind::Blackhole | Kind::Unreachable | Kind::Prohibit => Some(Way::Refused(route.kind)),
             other => Some(Way::Other(other)),
@@ -488,7 +488,13 @@ impl Routing {
 
     /// Why an IPv4 packet that comes in by `interface` is dropped for its source (martian, rp_filter), if it is: the setting or
     /// route in words. `Err`: not to be known.
-    pub fn refuses_source(&self, source: IpAddr, destination: IpAddr, mark: u32, interface: &str) -> Result<Option<String>, String> {
+    pub fn refuses_source(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        mark: u32,
+        interface: &str,
+    ) -> Result<Option<String>, String> {
         let IpAddr::V4(from) = source else { return Ok(None) };
         if interface == "lo" {
             return Ok(None);
@@ -509,7 +515,9 @@ impl Routing {
         match &way {
             Way::Local(_) if set(&self.settings.accept_local) => return Ok(None),
             Way::Local(_) => {
-                return Ok(Some(format!("martian source: {from} is this host's own address (net.ipv4.conf.{interface}.accept_local is 0)")));
+                return Ok(Some(format!(
+                    "martian source: {from} is this host's own address (net.ipv4.conf.{interface}.accept_local is 0)"
+                )));
             }
             Way::Other(Kind::Broadcast) => return Ok(Some(format!("martian source: {from} is a broadcast address"))),
             _ => {}
@@ -587,8 +595,11 @@ fn rule_holds(rule: &Rule, to: IpAddr, question: &Question) -> bool {
 }
 
 fn default_rules(v6: bool) -> Vec<Rule> {
-    let tables: &[(u32, u32)] =
-        if v6 { &[(0, TABLE_LOCAL), (32766, TABLE_MAIN)] } else { &[(0, TABLE_LOCAL), (32766, TABLE_MAIN), (32767, TABLE_DEFAULT)] };
+    let tables: &[(u32, u32)] = if v6 {
+        &[(0, TABLE_LOCAL), (32766, TABLE_MAIN)]
+    } else {
+        &[(0, TABLE_LOCAL), (32766, TABLE_MAIN), (32767, TABLE_DEFAULT)]
+    };
     let rule = |(priority, table): &(u32, u32)| Rule {
         v6,
         priority: *priority,

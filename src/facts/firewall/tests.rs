@@ -81,7 +81,7 @@ fn a_limit_splits_and_a_log_does_not() {
     let limit = "-A INPUT -p tcp -m tcp --dport 5672 -m limit --limit 3/min";
     let v = judge(&legacy(&format!("{limit} -j DROP\n")), "10.0.0.1");
     assert_eq!(v.verdict, "depends");
-    assert!(v.depends_on[0].contains("the rate limit"), "{:?}", v.depends_on);
+    assert!(v.depends_on[0].contains("limit: 3/minute"), "{:?}", v.depends_on);
     assert_eq!(judge(&legacy(&format!("{limit} -j LOG\n")), "10.0.0.1").verdict, "accept");
     // A certain No beats an undecided condition.
     assert_eq!(judge(&legacy("-A INPUT -p icmp -m limit --limit 1/sec -j DROP\n"), "10.0.0.1").verdict, "accept");
