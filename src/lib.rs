@@ -8,6 +8,8 @@ mod findings;
 mod fix;
 mod formats;
 mod host;
+#[doc(hidden)]
+pub mod parity;
 mod path;
 mod policy;
 mod render;
