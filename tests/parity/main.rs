@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod check;
+mod corpus;
 mod iptables;
 mod net;
 mod nft;
@@ -35,6 +36,7 @@ const TRIALS: &[(&str, usize)] = &[
     ("established", 10),
     ("reply", 10),
     ("ipv6", 8),
+    ("corpus", 0),
 ];
 /// Verdicts of an ordinary run.
 const SAMPLE: usize = 12_000;
@@ -125,6 +127,7 @@ fn worker(name: &str) -> Result<String> {
         "established" => random(&mut net, wanted, seed, &[Taste { established: true, ..v4 }, Taste { established: true, ..both }], &Kind::ALL)?,
         "reply" => random(&mut net, wanted, seed, &[Taste { output: true, ..v4 }, Taste { output: true, established: true, ..both }], &Kind::ALL)?,
         "ipv6" => random(&mut net, wanted, seed, &[v6, Taste { established: true, ..v6 }, Taste { output: true, ..v6 }], &Kind::ALL)?,
+        "corpus" => corpus::run(&mut net, seed)?,
         other => bail!("there is no test {other}"),
     };
     Ok(format!("seed {seed}: {}", score.print()))

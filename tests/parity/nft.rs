@@ -178,7 +178,7 @@ impl Writer<'_> {
             0 => format!("meta l4proto tcp dnat{ip} to {}", if v6 { format!("[{}]:{port}", own(self.rng, v6)) } else { format!("{}:{port}", own(self.rng, v6)) }),
             1 => format!("dnat{ip} to {}", own(self.rng, v6)),
             2 => "redirect".to_owned(),
-            3 => format!("redirect to tcp dport map {{ {port} : {}, {} : {} }}", self::port(self.rng), if port == 5672 { 5671 } else { 5672 }, self::port(self.rng)),
+            3 => format!("meta l4proto tcp redirect to tcp dport map {{ {port} : {}, {} : {} }}", self::port(self.rng), if port == 5672 { 5671 } else { 5672 }, self::port(self.rng)),
             _ => format!("meta l4proto tcp redirect to :{port}"),
         }
     }

@@ -50,7 +50,8 @@ impl Ruleset {
     pub fn of_file(part: Part, text: &str) -> Ruleset {
         let removable = |line: &str| match part {
             Part::Iptables { .. } => line.starts_with('-') || line.starts_with('['),
-            _ => false,
+            // What then does not load any more is put back.
+            _ => true,
         };
         let lines = text.lines().map(|l| Line { part, text: l.to_owned(), removable: removable(l) }).collect();
         Ruleset { lines, stateful: true }
@@ -102,7 +103,9 @@ impl Ruleset {
     pub fn print(&self) -> String {
         let mut text = String::new();
         for part in self.parts() {
-            text += &format!("--- {part:?}\n{}", self.text(part));
+            let all = self.text(part);
+            let lines: Vec<&str> = all.lines().filter(|l| !l.trim().is_empty()).take(200).collect();
+            text += &format!("--- {part:?}\n{}\n", lines.join("\n"));
         }
         text
     }
