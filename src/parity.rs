@@ -85,7 +85,13 @@ fn foretold(verdict: Verdict) -> Foretold {
         verdict.outcomes.into_iter().map(one).collect()
     } else {
         let by = by(&verdict.decided_by);
-        vec![Outcome { by, verdict: verdict.verdict, reject_with: verdict.reject_with, packet: verdict.packet, sees: verdict.sees }]
+        vec![Outcome {
+            by,
+            verdict: verdict.verdict,
+            reject_with: verdict.reject_with,
+            packet: verdict.packet,
+            sees: verdict.sees,
+        }]
     };
     Foretold { outcomes, depends_on: verdict.depends_on }
 }

@@ -32,7 +32,11 @@ pub fn run(net: &mut Net, seed: u64) -> Result<Score> {
                 Ok(Ok(more)) => score.add(&more),
                 Ok(Err(mismatch)) => {
                     score.wrong += 1;
-                    wrong.push(format!("{} as {part:?}\n{}", file.display(), check::told(net, &ruleset, &probes, &mismatch, seed)));
+                    wrong.push(format!(
+                        "{} as {part:?}\n{}",
+                        file.display(),
+                        check::told(net, &ruleset, &probes, &mismatch, seed)
+                    ));
                 }
                 Err(error) if number < committed => bail!("{} as {part:?}: {error:#}", file.display()),
                 Err(error) => {

@@ -142,9 +142,17 @@ impl Writer<'_> {
     fn rules(&mut self, table: &str, chain: &str, side: &str, users: &[String], count: usize) {
         let part = self.part();
         if self.taste.established && table == "filter" && chain == "INPUT" && self.chance(50) {
-            let line = pick(self.rng, &["-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-m state --state ESTABLISHED -j ACCEPT",
-                "-m conntrack --ctstate ESTABLISHED -j DROP", "-p tcp -m conntrack --ctstate ESTABLISHED -m tcp --dport 5672 -j REJECT --reject-with tcp-reset",
-                "-p tcp -m tcp ! --syn -j DROP", "-m conntrack ! --ctstate NEW -j REJECT"]);
+            let line = pick(
+                self.rng,
+                &[
+                    "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+                    "-m state --state ESTABLISHED -j ACCEPT",
+                    "-m conntrack --ctstate ESTABLISHED -j DROP",
+                    "-p tcp -m conntrack --ctstate ESTABLISHED -m tcp --dport 5672 -j REJECT --reject-with tcp-reset",
+                    "-p tcp -m tcp ! --syn -j DROP",
+                    "-m conntrack ! --ctstate NEW -j REJECT",
+                ],
+            );
             self.out.push(part, format!("-A {chain} {line}"));
         }
         for _ in 0..count {
@@ -157,15 +165,25 @@ impl Writer<'_> {
             }
             for _ in 0..[0, 1, 1, 1, 2, 2][self.rng.usize(..6)] {
                 let condition = self.condition(table, side, protocol && !line.contains("--dport"));
-                let option = condition.split(' ').find(|w| w.len() > 1 && w.starts_with('-') && *w != "-m").unwrap_or("").to_owned();
+                let option =
+                    condition.split(' ').find(|w| w.len() > 1 && w.starts_with('-') && *w != "-m").unwrap_or("").to_owned();
                 // An option may stand once.
                 if !line.contains(&option) && !condition.is_empty() {
                     line += &format!(" {condition}");
                 }
             }
             if self.taste.stateful && self.chance(20) {
-                line += pick(self.rng, &[" -m limit --limit 3/min --limit-burst 2", " -m recent --name r --rcheck --seconds 30",
-                    " -m statistic --mode random --probability 0.5", " -m recent --name r --set", " -m connlimit --connlimit-above 2", " -m quota --quota 1000"]);
+                line += pick(
+                    self.rng,
+                    &[
+                        " -m limit --limit 3/min --limit-burst 2",
+                        " -m recent --name r --rcheck --seconds 30",
+                        " -m statistic --mode random --probability 0.5",
+                        " -m recent --name r --set",
+                        " -m connlimit --connlimit-above 2",
+                        " -m quota --quota 1000",
+                    ],
+                );
             }
             let target = self.target(table, side, protocol, users);
             self.out.push(part, format!("{line} {target}"));
@@ -184,27 +202,77 @@ impl Writer<'_> {
             4 if !v6 => format!("{not}{peer} 10.0.0.5/255.0.0.255"),
             5 | 6 => format!("{not}{own_side} {}", own(self.rng, v6)),
             7..=12 if tcp => format!("{not}{service} {}", port(self.rng)),
-            13 if tcp => format!("{not}{service} {}", pick(self.rng, &["5000:6000", "1:1023", "22:80", "5671:5672", "5672:", ":5672", "1024:65535"])),
+            13 if tcp => format!(
+                "{not}{service} {}",
+                pick(self.rng, &["5000:6000", "1:1023", "22:80", "5671:5672", "5672:", ":5672", "1024:65535"])
+            ),
             14 if tcp => format!("{not}{client} {}", pick(self.rng, &["1024:65535", "0:1023", "20000", "32768:60999"])),
-            15 if tcp => pick(self.rng, &["--syn", "! --syn", "--tcp-flags SYN,ACK SYN", "--tcp-flags FIN,SYN,RST,ACK SYN", "--tcp-flags ALL NONE", "--tcp-flags ACK ACK"]).to_owned(),
+            15 if tcp => pick(
+                self.rng,
+                &[
+                    "--syn",
+                    "! --syn",
+                    "--tcp-flags SYN,ACK SYN",
+                    "--tcp-flags FIN,SYN,RST,ACK SYN",
+                    "--tcp-flags ALL NONE",
+                    "--tcp-flags ACK ACK",
+                ],
+            )
+            .to_owned(),
             16 if tcp => {
                 let what = pick(self.rng, &["--dports", "--sports", "--ports"]);
                 let what = if out && what == "--dports" { "--sports" } else { what };
                 // Half of the ports below the clients' range, so that the client's own port does not decide.
-                format!("-m multiport {not}{what} {},{},{}", port(self.rng).min(32000), port(self.rng).min(32000), pick(self.rng, &["5671:5673", "80:443", "1:1023"]))
+                format!(
+                    "-m multiport {not}{what} {},{},{}",
+                    port(self.rng).min(32000),
+                    port(self.rng).min(32000),
+                    pick(self.rng, &["5671:5673", "80:443", "1:1023"])
+                )
             }
             17 | 18 => format!("{not}{interface} {}", pick(self.rng, &["eth0", "eth1", "eth+", "lo", "docker0"])),
             19 | 20 => {
-                let states = pick(self.rng, &["NEW", "ESTABLISHED", "RELATED,ESTABLISHED", "INVALID", "NEW,UNTRACKED", "DNAT", "SNAT", "NEW,ESTABLISHED"]);
+                let states = pick(
+                    self.rng,
+                    &["NEW", "ESTABLISHED", "RELATED,ESTABLISHED", "INVALID", "NEW,UNTRACKED", "DNAT", "SNAT", "NEW,ESTABLISHED"],
+                );
                 format!("-m conntrack {not}--ctstate {states}")
             }
-            21 => format!("-m conntrack {}", pick(self.rng, &["--ctdir ORIGINAL", "--ctdir REPLY", "--ctproto 6", "! --ctproto 6", "--ctorigdstport 5672", "--ctstatus NONE", "--ctstatus SEEN_REPLY"])),
+            21 => format!(
+                "-m conntrack {}",
+                pick(
+                    self.rng,
+                    &[
+                        "--ctdir ORIGINAL",
+                        "--ctdir REPLY",
+                        "--ctproto 6",
+                        "! --ctproto 6",
+                        "--ctorigdstport 5672",
+                        "--ctstatus NONE",
+                        "--ctstatus SEEN_REPLY"
+                    ]
+                )
+            ),
             22 if !out => {
-                let types = pick(self.rng, &["--dst-type LOCAL", "! --dst-type LOCAL", "--src-type UNICAST", "--src-type LOCAL", "--dst-type LOCAL --limit-iface-in", "--dst-type UNICAST"]);
+                let types = pick(
+                    self.rng,
+                    &[
+                        "--dst-type LOCAL",
+                        "! --dst-type LOCAL",
+                        "--src-type UNICAST",
+                        "--src-type LOCAL",
+                        "--dst-type LOCAL --limit-iface-in",
+                        "--dst-type UNICAST",
+                    ],
+                );
                 format!("-m addrtype {types}")
             }
             23 => {
-                let range = if v6 { pick(self.rng, &["2001:db8::1-2001:db8::ff", "fd00::-fdff::"]) } else { pick(self.rng, &["10.0.0.1-10.0.0.9", "10.0.0.6-192.168.1.50", "203.0.113.7-203.0.113.7"]) };
+                let range = if v6 {
+                    pick(self.rng, &["2001:db8::1-2001:db8::ff", "fd00::-fdff::"])
+                } else {
+                    pick(self.rng, &["10.0.0.1-10.0.0.9", "10.0.0.6-192.168.1.50", "203.0.113.7-203.0.113.7"])
+                };
                 format!("-m iprange {not}{} {range}", if out { "--dst-range" } else { "--src-range" })
             }
             24 | 25 => format!("-m mark {not}--mark {}", pick(self.rng, &["0x1", "0x2", "0x0", "0x1/0x3", "0x10/0xff"])),
@@ -221,10 +289,24 @@ impl Writer<'_> {
                 };
                 format!("-m set {not}--match-set {} {flags}", self.set(name))
             }
-            29 => pick(self.rng, &["-m pkttype --pkt-type unicast", "-m comment --comment \"of the owner\"", "-m length --length 40:200", "-m length --length 300:400"]).to_owned(),
-            30 if !out && side != "OUTPUT" => pick(self.rng, &["-m mac --mac-source 02:00:00:00:02:01", "-m mac ! --mac-source 02:00:00:00:02:02"]).to_owned(),
-            31 if side == "PREROUTING" && matches!(table, "raw" | "mangle") => pick(self.rng, &["-m rpfilter", "-m rpfilter --invert", "-m rpfilter --loose"]).to_owned(),
-            31 if !v6 => pick(self.rng, &["-m ttl --ttl-gt 32", "-m ttl --ttl-lt 5", "-m dscp --dscp 0x00", "-m tos --tos 0x00"]).to_owned(),
+            29 => pick(
+                self.rng,
+                &[
+                    "-m pkttype --pkt-type unicast",
+                    "-m comment --comment \"of the owner\"",
+                    "-m length --length 40:200",
+                    "-m length --length 300:400",
+                ],
+            )
+            .to_owned(),
+            30 if !out && side != "OUTPUT" => {
+                pick(self.rng, &["-m mac --mac-source 02:00:00:00:02:01", "-m mac ! --mac-source 02:00:00:00:02:02"]).to_owned()
+            }
+            31 if side == "PREROUTING" && matches!(table, "raw" | "mangle") => {
+                pick(self.rng, &["-m rpfilter", "-m rpfilter --invert", "-m rpfilter --loose"]).to_owned()
+            }
+            31 if !v6 => pick(self.rng, &["-m ttl --ttl-gt 32", "-m ttl --ttl-lt 5", "-m dscp --dscp 0x00", "-m tos --tos 0x00"])
+                .to_owned(),
             31 => "-m hl --hl-gt 32".to_owned(),
             _ => String::new(),
         }
@@ -241,7 +323,11 @@ impl Writer<'_> {
             (17 | 18, _) if table != "nat" => {
                 format!("-j MARK --set-xmark {}", pick(self.rng, &["0x1/0xffffffff", "0x2/0xffffffff", "0x1/0x1", "0x10/0x0"]))
             }
-            (12, _) if table == "mangle" => pick(self.rng, &["-j CONNMARK --save-mark", "-j CONNMARK --restore-mark", "-j CONNMARK --set-xmark 0x1/0xffffffff"]).to_owned(),
+            (12, _) if table == "mangle" => pick(
+                self.rng,
+                &["-j CONNMARK --save-mark", "-j CONNMARK --restore-mark", "-j CONNMARK --set-xmark 0x1/0xffffffff"],
+            )
+            .to_owned(),
             (9..=10, _) if table == "raw" => "-j CT --notrack".to_owned(),
             (9..=14, _) if table == "nat" && side == "PREROUTING" && tcp => {
                 let to = own(self.rng, self.v6);
@@ -254,7 +340,11 @@ impl Writer<'_> {
                 }
             }
             (9..=13, _) if table == "filter" && side == "INPUT" => {
-                let kinds = if self.v6 { ["icmp6-port-unreachable", "icmp6-adm-prohibited", "icmp6-addr-unreachable", "icmp6-no-route"] } else { ["icmp-port-unreachable", "icmp-host-prohibited", "icmp-admin-prohibited", "icmp-net-unreachable"] };
+                let kinds = if self.v6 {
+                    ["icmp6-port-unreachable", "icmp6-adm-prohibited", "icmp6-addr-unreachable", "icmp6-no-route"]
+                } else {
+                    ["icmp-port-unreachable", "icmp-host-prohibited", "icmp-admin-prohibited", "icmp-net-unreachable"]
+                };
                 let kind = if tcp && self.chance(30) { "tcp-reset" } else { pick(self.rng, &kinds) };
                 format!("-j REJECT --reject-with {kind}")
             }

@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod bench;
 mod check;
 mod corpus;
 mod iptables;
@@ -46,24 +47,30 @@ const MOST_DEPENDS: f64 = 0.02;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, name] = args.as_slice()
-        && first == "worker"
-    {
-        return match worker(name) {
-            Ok(text) => {
-                println!("{text}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                println!("{error:#}");
-                ExitCode::FAILURE
-            }
-        };
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["worker", name] => worker(name),
+        ["bench-read"] => bench::read(),
+        ["bench"] => bench::run(std::path::Path::new("/usr/sbin/ufw").exists()).map(|()| String::new()),
+        _ => return tests(),
+    };
+    match done {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn tests() -> ExitCode {
     let mut args = Arguments::from_args();
     // Commits of rulesets wait for idle processors: more at once gain nothing.
     args.test_threads.get_or_insert(2);
-    let trials = TRIALS.iter().map(|(name, _)| Trial::ignorable_test(*name, move || trial(name))).collect();
+    let trials = TRIALS.iter().map(|(name, _)| Trial::ignorable_test(format!("parity::{name}"), move || trial(name))).collect();
     libtest_mimic::run(&args, trials).exit_code()
 }
 
@@ -88,7 +95,9 @@ fn trial(name: &str) -> Result<Completion, Failed> {
 
 /// Why it cannot run here, if so.
 fn missing() -> Option<String> {
-    for tool in ["ip", "nft", "ipset", "iptables-nft-restore", "iptables-legacy-restore", "iptables-legacy-save", "iptables-nft-save"] {
+    for tool in
+        ["ip", "nft", "ipset", "iptables-nft-restore", "iptables-legacy-restore", "iptables-legacy-save", "iptables-nft-save"]
+    {
         let dirs = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
         if !dirs.iter().any(|dir| std::path::Path::new(dir).join(tool).exists()) {
             return Some(format!("{tool} is not installed"));
@@ -124,9 +133,19 @@ fn worker(name: &str) -> Result<String> {
             let kinds = [Kind::Iptables { legacy: false }, Kind::Iptables { legacy: true }];
             random(&mut net, wanted, seed, &[Taste { stateful: true, ..v4 }], &kinds)?
         }
-        "established" => random(&mut net, wanted, seed, &[Taste { established: true, ..v4 }, Taste { established: true, ..both }], &Kind::ALL)?,
-        "reply" => random(&mut net, wanted, seed, &[Taste { output: true, ..v4 }, Taste { output: true, established: true, ..both }], &Kind::ALL)?,
-        "ipv6" => random(&mut net, wanted, seed, &[v6, Taste { established: true, ..v6 }, Taste { output: true, ..v6 }], &Kind::ALL)?,
+        "established" => {
+            random(&mut net, wanted, seed, &[Taste { established: true, ..v4 }, Taste { established: true, ..both }], &Kind::ALL)?
+        }
+        "reply" => random(
+            &mut net,
+            wanted,
+            seed,
+            &[Taste { output: true, ..v4 }, Taste { output: true, established: true, ..both }],
+            &Kind::ALL,
+        )?,
+        "ipv6" => {
+            random(&mut net, wanted, seed, &[v6, Taste { established: true, ..v6 }, Taste { output: true, ..v6 }], &Kind::ALL)?
+        }
         "corpus" => corpus::run(&mut net, seed)?,
         other => bail!("there is no test {other}"),
     };

@@ -8,11 +8,11 @@ use crate::packet::{self, ACK, Answer, Heard, RST, SYN, Segment};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, sched_getcpu, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity, unshare};
 use nix::sys::socket::sockopt::{Ipv6V6Only, Linger, RcvBuf, RcvBufForce};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, listen, recv, send, sendto,
-    setsockopt, socket,
+    AddressFamily, Backlog, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, listen, recv, send,
+    sendto, setsockopt, socket,
 };
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet};
@@ -26,10 +26,17 @@ pub const INTERFACES: [&str; 2] = ["eth0", "eth1"];
 pub const PORTS: [u16; 10] = [22, 25, 80, 443, 4369, 5671, 5672, 5673, 15672, 25672];
 /// Addresses of the server, by interface.
 pub const OWN4: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 50, 2), Ipv4Addr::new(10, 77, 60, 2)];
-pub const OWN6: [Ipv6Addr; 2] =
-    [Ipv6Addr::new(0xfd77, 0x50, 0, 0, 0, 0, 0, 2), Ipv6Addr::new(0xfd77, 0x60, 0, 0, 0, 0, 0, 2)];
+pub const OWN6: [Ipv6Addr; 2] = [Ipv6Addr::new(0xfd77, 0x50, 0, 0, 0, 0, 0, 2), Ipv6Addr::new(0xfd77, 0x60, 0, 0, 0, 0, 0, 2)];
 pub const SOURCES4: [&str; 9] = [
-    "10.77.50.1", "10.77.50.9", "10.77.60.9", "10.0.0.5", "192.168.1.50", "172.16.3.4", "203.0.113.7", "100.64.0.9", "10.0.1.77",
+    "10.77.50.1",
+    "10.77.50.9",
+    "10.77.60.9",
+    "10.0.0.5",
+    "192.168.1.50",
+    "172.16.3.4",
+    "203.0.113.7",
+    "100.64.0.9",
+    "10.0.1.77",
 ];
 pub const SOURCES6: [&str; 7] =
     ["fd77:50::1", "fd77:50::9", "fd77:60::9", "2001:db8::5", "2001:db8:1::7", "fd00:1::4", "2a00:1450::99"];
@@ -151,8 +158,7 @@ impl Net {
             sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
         }
         let listeners = PORTS.iter().map(|port| listener(*port)).collect::<Result<_>>()?;
-        let conntrack =
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+        let conntrack = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
         let mut net = Net { links, listeners, waiting: Vec::new(), next_port: FIRST_PORT, fences: 0, conntrack };
         // Reports of multicast groups leave shortly after an address was added, and would be counted.
         std::thread::sleep(Duration::from_millis(150));

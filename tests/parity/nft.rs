@@ -31,8 +31,19 @@ pub fn source(rng: &mut Rng, v6: bool) -> String {
 }
 
 pub fn network(rng: &mut Rng, v6: bool) -> String {
-    let v4 = ["10.0.0.0/8", "10.77.50.0/24", "10.77.0.0/16", "192.168.0.0/16", "172.16.0.0/12", "203.0.113.0/24", "100.64.0.0/10",
-        "0.0.0.0/1", "128.0.0.0/1", "10.0.0.0/23", "10.0.0.4/30"];
+    let v4 = [
+        "10.0.0.0/8",
+        "10.77.50.0/24",
+        "10.77.0.0/16",
+        "192.168.0.0/16",
+        "172.16.0.0/12",
+        "203.0.113.0/24",
+        "100.64.0.0/10",
+        "0.0.0.0/1",
+        "128.0.0.0/1",
+        "10.0.0.0/23",
+        "10.0.0.4/30",
+    ];
     let six = ["fd77:50::/64", "fd77::/16", "2001:db8::/32", "2000::/3", "fc00::/7", "2001:db8:1::/48", "::/1"];
     match rng.u8(..3) {
         0 => source(rng, v6),
@@ -112,7 +123,9 @@ impl Writer<'_> {
         if table.family == "netdev" {
             let device = pick(self.rng, &["eth0", "eth1"]);
             let priority = self.rng.i32(-300..300);
-            self.push(format!("add chain {head} ing {{ type filter hook ingress device {device} priority {priority}; policy accept; }}"));
+            self.push(format!(
+                "add chain {head} ing {{ type filter hook ingress device {device} priority {priority}; policy accept; }}"
+            ));
             return self.rules(&table, "ing", Place::Ingress, &[], 3);
         }
         let groups: &[Place] = if self.taste.output { &[Place::In, Place::Out] } else { &[Place::In] };
@@ -175,10 +188,18 @@ impl Writer<'_> {
             return format!("meta l4proto tcp redirect to :{port}");
         }
         match self.rng.u8(..5) {
-            0 => format!("meta l4proto tcp dnat{ip} to {}", if v6 { format!("[{}]:{port}", own(self.rng, v6)) } else { format!("{}:{port}", own(self.rng, v6)) }),
+            0 => format!(
+                "meta l4proto tcp dnat{ip} to {}",
+                if v6 { format!("[{}]:{port}", own(self.rng, v6)) } else { format!("{}:{port}", own(self.rng, v6)) }
+            ),
             1 => format!("dnat{ip} to {}", own(self.rng, v6)),
             2 => "redirect".to_owned(),
-            3 => format!("meta l4proto tcp redirect to tcp dport map {{ {port} : {}, {} : {} }}", self::port(self.rng), if port == 5672 { 5671 } else { 5672 }, self::port(self.rng)),
+            3 => format!(
+                "meta l4proto tcp redirect to tcp dport map {{ {port} : {}, {} : {} }}",
+                self::port(self.rng),
+                if port == 5672 { 5671 } else { 5672 },
+                self::port(self.rng)
+            ),
             _ => format!("meta l4proto tcp redirect to :{port}"),
         }
     }
@@ -193,14 +214,19 @@ impl Writer<'_> {
                 3 => ("port", "", list(self.rng, 5, |r| port(r).to_string())),
                 4 => ("port", "flags interval; auto-merge;", list(self.rng, 3, ports)),
                 5 => (if v6 { "c6" } else { "c4" }, "", list(self.rng, 6, |r| format!("{} . {}", source(r, v6), port(r)))),
-                _ => (if v6 { "c6" } else { "c4" }, "flags interval;", format!("{} . {}", network(self.rng, v6), ports(self.rng))),
+                _ => {
+                    (if v6 { "c6" } else { "c4" }, "flags interval;", format!("{} . {}", network(self.rng, v6), ports(self.rng)))
+                }
             };
             let data = match kind {
                 "port" => "inet_service".to_owned(),
                 "c4" | "c6" => format!("{ip} . inet_service"),
                 _ => ip.to_owned(),
             };
-            self.push(format!("add set {} {} {name} {{ type {data}; {flags} elements = {{ {elements} }}; }}", table.family, table.name));
+            self.push(format!(
+                "add set {} {} {name} {{ type {data}; {flags} elements = {{ {elements} }}; }}",
+                table.family, table.name
+            ));
             table.sets.push((name, kind));
         }
     }
@@ -211,8 +237,17 @@ impl Writer<'_> {
             let matches = self.matches(table, place);
             let end = self.end(table, place, users);
             let limit = if self.taste.stateful && self.chance(20) {
-                pick(self.rng, &["limit rate 3/minute burst 2 packets", "limit rate over 10/second", "numgen random mod 2 == 0",
-                    "meta hour >= \"12:00\"", "quota over 10 mbytes", "ct count over 3"])
+                pick(
+                    self.rng,
+                    &[
+                        "limit rate 3/minute burst 2 packets",
+                        "limit rate over 10/second",
+                        "numgen random mod 2 == 0",
+                        "meta hour >= \"12:00\"",
+                        "quota over 10 mbytes",
+                        "ct count over 3",
+                    ],
+                )
             } else {
                 ""
             };
@@ -221,10 +256,18 @@ impl Writer<'_> {
             }
         }
         if place == Place::In && self.taste.established && self.chance(35) && !chain.starts_with('u') {
-            let what = pick(self.rng, &["ct state established,related accept", "ct state { established, related } counter accept",
-                "ct state established counter drop", "ct state established tcp dport 5672 counter reject with tcp reset",
-                "ct state vmap { established : accept, invalid : drop }", "tcp flags & (syn|ack) == ack counter drop",
-                "ct state != new counter reject"]);
+            let what = pick(
+                self.rng,
+                &[
+                    "ct state established,related accept",
+                    "ct state { established, related } counter accept",
+                    "ct state established counter drop",
+                    "ct state established tcp dport 5672 counter reject with tcp reset",
+                    "ct state vmap { established : accept, invalid : drop }",
+                    "tcp flags & (syn|ack) == ack counter drop",
+                    "ct state != new counter reject",
+                ],
+            );
             self.push(format!("{head} {what}"));
         }
     }
@@ -260,37 +303,115 @@ impl Writer<'_> {
         match rng.u8(..34) {
             0 | 1 => format!("{ip} {peer} {not}{}", network(rng, v6)),
             2 => format!("{ip} {peer} {not}{{ {} }}", list(rng, 4, |r| source(r, v6))),
-            3 if !v6 => format!("ip {peer} {not}10.0.0.0-{}", pick(rng, &["10.0.0.5", "10.0.0.4", "10.77.50.1", "172.16.255.255"])),
-            4 if !v6 => format!("ip {peer} & 255.0.0.255 {} 10.0.0.{}", if not.is_empty() { "==" } else { "!=" }, pick(rng, &["1", "5", "9"])),
+            3 if !v6 => {
+                format!("ip {peer} {not}10.0.0.0-{}", pick(rng, &["10.0.0.5", "10.0.0.4", "10.77.50.1", "172.16.255.255"]))
+            }
+            4 if !v6 => format!(
+                "ip {peer} & 255.0.0.255 {} 10.0.0.{}",
+                if not.is_empty() { "==" } else { "!=" },
+                pick(rng, &["1", "5", "9"])
+            ),
             5 => format!("{ip} {own_side} {not}{}", own(rng, v6)),
             6..=9 => format!("tcp {service} {not}{}", port(rng)),
             10 | 11 => format!("tcp {service} {not}{{ {} }}", list(rng, 5, |r| port(r).to_string())),
             12 => format!("tcp {service} {not}{}", ports(rng)),
             13 => format!("tcp {client} {not}{}", pick(rng, &["1024-65535", "0-1023", "20000", "32768-60999"])),
-            14 => pick(rng, &["tcp flags syn", "tcp flags & (fin|syn|rst|ack) == syn", "tcp flags != syn", "tcp flags ack",
-                "tcp flags & (syn|ack) == ack", "tcp flags { syn, ack }", "tcp flags & (fin|rst) != 0"]).to_owned(),
-            15 => pick(rng, &["meta l4proto tcp", "meta l4proto { tcp, udp }", "meta l4proto udp", "meta l4proto != icmp"]).to_owned(),
+            14 => pick(
+                rng,
+                &[
+                    "tcp flags syn",
+                    "tcp flags & (fin|syn|rst|ack) == syn",
+                    "tcp flags != syn",
+                    "tcp flags ack",
+                    "tcp flags & (syn|ack) == ack",
+                    "tcp flags { syn, ack }",
+                    "tcp flags & (fin|rst) != 0",
+                ],
+            )
+            .to_owned(),
+            15 => pick(rng, &["meta l4proto tcp", "meta l4proto { tcp, udp }", "meta l4proto udp", "meta l4proto != icmp"])
+                .to_owned(),
             16 if table.family == "inet" => pick(rng, &["meta nfproto ipv4", "meta nfproto ipv6"]).to_owned(),
             17 | 18 => format!("{interface}name {not}\"{}\"", pick(rng, &["eth0", "eth1", "eth*", "lo", "docker0"])),
             19 => format!("{interface} {not}{}", pick(rng, &["eth0", "eth1", "lo"])),
             20 => format!("{interface}name {{ \"eth0\", \"lo\" }}"),
-            21 | 22 if place != Place::Ingress => format!("meta mark {not}{}", pick(rng, &["0x1", "0x2", "0x0", "{ 0x1, 0x3 }", "1-16"])),
+            21 | 22 if place != Place::Ingress => {
+                format!("meta mark {not}{}", pick(rng, &["0x1", "0x2", "0x0", "{ 0x1, 0x3 }", "1-16"]))
+            }
             23 if place != Place::Ingress => format!("meta mark & 0x{:x} == 0x{:x}", 3, rng.u8(..4)),
             24 | 25 if place != Place::Ingress => {
-                format!("ct state {not}{}", pick(rng, &["new", "established", "invalid", "established,related", "new,untracked", "untracked"]))
+                format!(
+                    "ct state {not}{}",
+                    pick(rng, &["new", "established", "invalid", "established,related", "new,untracked", "untracked"])
+                )
             }
-            26 if place == Place::In => pick(rng, &["ct status dnat", "ct direction original", "ct direction reply", "ct status seen-reply",
-                "ct mark 0x1", "ct mark 0x0", "ct original proto-dst 5672", "ct protocol tcp"]).to_owned(),
-            27 if place == Place::In => pick(rng, &["fib daddr type local", "fib daddr type != local", "fib saddr type unicast",
-                "fib saddr . iif oif missing", "fib saddr . iif oif exists", "fib daddr . iif type local"]).to_owned(),
-            28 => format!("{ip} {peer} . tcp {service} {not}{{ {} }}", list(rng, 8, |r| format!("{} . {}", source(r, v6), port(r)))),
-            29 if place != Place::Ingress => format!("{interface}name . tcp {service} {{ {} }}", list(rng, 4, |r| format!("\"eth{}\" . {}", r.u8(..2), port(r)))),
-            30 => pick(rng, &["meta pkttype host", "meta pkttype broadcast", "meta length > 40", "meta length 40-200", "meta length > 200"]).to_owned(),
-            31 if !v6 => pick(rng, &["ip protocol tcp", "ip protocol udp", "ip dscp cs0", "ip frag-off & 0x1fff == 0", "ip version 4", "ip ttl > 32", "ip hdrlength 5"]).to_owned(),
-            31 => pick(rng, &["ip6 nexthdr tcp", "ip6 nexthdr udp", "ip6 version 6", "ip6 hoplimit > 32", "exthdr frag missing", "exthdr hbh exists"]).to_owned(),
+            26 if place == Place::In => pick(
+                rng,
+                &[
+                    "ct status dnat",
+                    "ct direction original",
+                    "ct direction reply",
+                    "ct status seen-reply",
+                    "ct mark 0x1",
+                    "ct mark 0x0",
+                    "ct original proto-dst 5672",
+                    "ct protocol tcp",
+                ],
+            )
+            .to_owned(),
+            27 if place == Place::In => pick(
+                rng,
+                &[
+                    "fib daddr type local",
+                    "fib daddr type != local",
+                    "fib saddr type unicast",
+                    "fib saddr . iif oif missing",
+                    "fib saddr . iif oif exists",
+                    "fib daddr . iif type local",
+                ],
+            )
+            .to_owned(),
+            28 => {
+                format!("{ip} {peer} . tcp {service} {not}{{ {} }}", list(rng, 8, |r| format!("{} . {}", source(r, v6), port(r))))
+            }
+            29 if place != Place::Ingress => format!(
+                "{interface}name . tcp {service} {{ {} }}",
+                list(rng, 4, |r| format!("\"eth{}\" . {}", r.u8(..2), port(r)))
+            ),
+            30 => pick(
+                rng,
+                &["meta pkttype host", "meta pkttype broadcast", "meta length > 40", "meta length 40-200", "meta length > 200"],
+            )
+            .to_owned(),
+            31 if !v6 => pick(
+                rng,
+                &[
+                    "ip protocol tcp",
+                    "ip protocol udp",
+                    "ip dscp cs0",
+                    "ip frag-off & 0x1fff == 0",
+                    "ip version 4",
+                    "ip ttl > 32",
+                    "ip hdrlength 5",
+                ],
+            )
+            .to_owned(),
+            31 => pick(
+                rng,
+                &[
+                    "ip6 nexthdr tcp",
+                    "ip6 nexthdr udp",
+                    "ip6 version 6",
+                    "ip6 hoplimit > 32",
+                    "exthdr frag missing",
+                    "exthdr hbh exists",
+                ],
+            )
+            .to_owned(),
             32 => format!("th {service} {not}{}", port(rng)),
             _ => {
-                let usable: Vec<&(String, &str)> = table.sets.iter().filter(|(_, k)| *k == "port" || k.ends_with('6') == v6).collect();
+                let usable: Vec<&(String, &str)> =
+                    table.sets.iter().filter(|(_, k)| *k == "port" || k.ends_with('6') == v6).collect();
                 match usable.get(rng.usize(..usable.len().max(1))) {
                     Some((name, "port")) => format!("tcp {service} {not}@{name}"),
                     Some((name, kind)) if kind.starts_with('c') => format!("{ip} {peer} . tcp {service} {not}@{name}"),
@@ -318,27 +439,61 @@ impl Writer<'_> {
         let service = if place == Place::Out { "sport" } else { "dport" };
         let v6 = self.version(table);
         let rejects = if table.family == "inet" {
-            &["reject", "reject with tcp reset", "reject with icmpx admin-prohibited", "reject with icmpx host-unreachable", "reject with icmpx no-route"][..]
+            &[
+                "reject",
+                "reject with tcp reset",
+                "reject with icmpx admin-prohibited",
+                "reject with icmpx host-unreachable",
+                "reject with icmpx no-route",
+            ][..]
         } else if table.family == "ip6" {
-            &["reject", "reject with tcp reset", "reject with icmpv6 addr-unreachable", "reject with icmpv6 admin-prohibited", "reject with icmpv6 no-route"][..]
+            &[
+                "reject",
+                "reject with tcp reset",
+                "reject with icmpv6 addr-unreachable",
+                "reject with icmpv6 admin-prohibited",
+                "reject with icmpv6 no-route",
+            ][..]
         } else {
-            &["reject", "reject with tcp reset", "reject with icmp host-prohibited", "reject with icmp admin-prohibited", "reject with icmp net-unreachable"][..]
+            &[
+                "reject",
+                "reject with tcp reset",
+                "reject with icmp host-prohibited",
+                "reject with icmp admin-prohibited",
+                "reject with icmp net-unreachable",
+            ][..]
         };
         match self.rng.u8(..26) {
             0..=4 if place == Place::In => pick(self.rng, rejects).to_owned(),
             5..=7 if place != Place::Ingress => {
-                let marks = ["meta mark set 0x1", "meta mark set 0x2", "meta mark set meta mark or 0x1", "meta mark set mark and 0xfffffffe", "meta mark set mark xor 0x3",
-                    "ct mark set 0x1", "meta mark set ct mark", "ct mark set meta mark"];
+                let marks = [
+                    "meta mark set 0x1",
+                    "meta mark set 0x2",
+                    "meta mark set meta mark or 0x1",
+                    "meta mark set mark and 0xfffffffe",
+                    "meta mark set mark xor 0x3",
+                    "ct mark set 0x1",
+                    "meta mark set ct mark",
+                    "ct mark set meta mark",
+                ];
                 let mark = pick(self.rng, &marks);
                 if self.chance(30) { format!("{mark} {}", self.target(place, users)) } else { mark.to_owned() }
             }
-            8 if place == Place::In => format!("meta mark set tcp dport map {{ {} }}", PORTS.iter().take(1 + self.rng.usize(..4)).map(|p| format!("{p} : 0x{:x}", p % 4)).collect::<Vec<_>>().join(", ")),
+            8 if place == Place::In => format!(
+                "meta mark set tcp dport map {{ {} }}",
+                PORTS.iter().take(1 + self.rng.usize(..4)).map(|p| format!("{p} : 0x{:x}", p % 4)).collect::<Vec<_>>().join(", ")
+            ),
             9 if place != Place::Ingress => {
                 let mut ports = PORTS.to_vec();
                 self.rng.shuffle(&mut ports);
-                let entries: Vec<String> = ports[..1 + self.rng.usize(..4)].iter().map(|p| format!("{p} : {}", self.target(place, users))).collect();
+                let entries: Vec<String> =
+                    ports[..1 + self.rng.usize(..4)].iter().map(|p| format!("{p} : {}", self.target(place, users))).collect();
                 let rest = if self.chance(25) { ", * : continue" } else { "" };
-                format!("tcp {service} vmap {{ {}{rest} }}{}", entries.join(", "), if self.chance(30) { " counter drop" } else { "" })
+                format!(
+                    "tcp {service} vmap {{ {}{rest} }}{}",
+                    entries.join(", "),
+                    if self.chance(30) { " counter drop" } else { "" }
+                )
             }
             10 if place == Place::In => {
                 let ip = if v6 { "ip6" } else { "ip" };
@@ -358,7 +513,12 @@ impl Writer<'_> {
             14 if place == Place::In => {
                 let ip = if v6 { "ip6" } else { "ip" };
                 let (a, b) = (self.target(place, users), self.target(place, users));
-                format!("{ip} saddr . tcp dport vmap {{ {} . {} : {a}, {} . 0-65535 : {b} }}", if v6 { "2001:db8::5" } else { "10.0.0.5" }, port(self.rng), if v6 { "fd00::/8" } else { "192.168.0.0/16" })
+                format!(
+                    "{ip} saddr . tcp dport vmap {{ {} . {} : {a}, {} . 0-65535 : {b} }}",
+                    if v6 { "2001:db8::5" } else { "10.0.0.5" },
+                    port(self.rng),
+                    if v6 { "fd00::/8" } else { "192.168.0.0/16" }
+                )
             }
             15 if place == Place::Out => "drop".to_owned(),
             _ => self.target(place, users),
@@ -370,7 +530,11 @@ impl Writer<'_> {
 fn consistent(rule: &str) -> bool {
     let tcp = ["tcp dport", "tcp sport", "tcp flags", "tcp reset", "redirect to", "]:", "map {"].iter().any(|t| rule.contains(t));
     let other = ["l4proto udp", "protocol udp", "nexthdr udp", "l4proto {", "l4proto !="].iter().any(|t| rule.contains(t));
-    let v4 = rule.contains("ip saddr") || rule.contains("ip daddr") || rule.contains("nfproto ipv4") || rule.contains("ip protocol") || rule.contains("dnat ip ");
+    let v4 = rule.contains("ip saddr")
+        || rule.contains("ip daddr")
+        || rule.contains("nfproto ipv4")
+        || rule.contains("ip protocol")
+        || rule.contains("dnat ip ");
     let v6 = rule.contains("ip6 ") || rule.contains("nfproto ipv6");
     let th = rule.contains("th dport") || rule.contains("th sport");
     !(tcp && other) && !(v4 && v6) && !(th && !tcp && !rule.contains("l4proto")) && !(rule.contains("exthdr") && v4)

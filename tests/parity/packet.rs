@@ -27,8 +27,15 @@ pub struct Segment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// Flags, sequence number, the server's time stamp.
-    Tcp { flags: u8, sequence: u32, stamp: u32 },
-    Icmp { kind: u8, code: u8 },
+    Tcp {
+        flags: u8,
+        sequence: u32,
+        stamp: u32,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+    },
 }
 
 /// An answer and the probe's own port, by which it is found again.

@@ -20,8 +20,6 @@ pub mod vm;
 mod xt;
 
 #[cfg(test)]
-mod kernel_test;
-#[cfg(test)]
 mod tests;
 
 use super::Fact;
