@@ -22,7 +22,7 @@ struct Writer<'a> {
 }
 
 pub fn ruleset(rng: &mut Rng, taste: Taste, legacy: bool) -> Ruleset {
-    let mut out = Ruleset { stateful: taste.stateful, ..Ruleset::default() };
+    let mut out = Ruleset::default();
     for v6 in [false, true] {
         if if v6 { taste.v6 } else { taste.v4 } {
             let mut writer = Writer { rng, taste, legacy, v6, out };
@@ -348,7 +348,7 @@ impl Writer<'_> {
                 let kind = if tcp && self.chance(30) { "tcp-reset" } else { pick(self.rng, &kinds) };
                 format!("-j REJECT --reject-with {kind}")
             }
-            (14..=16, _) if drops => "-j DROP".to_owned(),
+            (15 | 16, _) if drops => "-j DROP".to_owned(),
             _ => "-j ACCEPT".to_owned(),
         }
     }

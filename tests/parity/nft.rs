@@ -88,7 +88,7 @@ enum Place {
 }
 
 pub fn ruleset(rng: &mut Rng, taste: Taste) -> Ruleset {
-    let mut writer = Writer { rng, taste, out: Ruleset { stateful: taste.stateful, ..Ruleset::default() } };
+    let mut writer = Writer { rng, taste, out: Ruleset::default() };
     let tables = 1 + writer.rng.usize(..4);
     for number in 0..tables {
         writer.table(number);

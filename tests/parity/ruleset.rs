@@ -22,8 +22,6 @@ pub struct Line {
 #[derive(Debug, Clone, Default)]
 pub struct Ruleset {
     pub lines: Vec<Line>,
-    /// Holds a rule that rests on more than the ruleset and the packet (limit, recent, …).
-    pub stateful: bool,
 }
 
 /// Conntrack stays on between rulesets: rules are freed later than they are deleted, and with the last one that asks for a
@@ -54,7 +52,7 @@ impl Ruleset {
             _ => true,
         };
         let lines = text.lines().map(|l| Line { part, text: l.to_owned(), removable: removable(l) }).collect();
-        Ruleset { lines, stateful: true }
+        Ruleset { lines }
     }
 
     fn text(&self, part: Part) -> String {
