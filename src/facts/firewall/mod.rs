@@ -1,5 +1,6 @@
 //! Packet filters: who manages them, and the verdict for a packet.
 
+mod bounds;
 mod display;
 mod ip_sets;
 mod iptables;
