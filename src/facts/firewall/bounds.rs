@@ -1,8 +1,10 @@
 //! Which parts of a network of clients a rule of nf_tables can tell apart: where the client's address is loaded, and what it is
 //! compared with.
 
-use super::native::{Base, Bitwise, Compare, Element, Native, Set, Slot, fib};
+use super::model::{Hook, Step, Table, Target};
+use super::native::{Base, Bitwise, Compare, Data, Element, Native, Set, Slot, fib};
 use super::vm::keys;
+use std::collections::HashMap;
 
 /// What rules tell apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,9 +102,9 @@ impl Pass<'_> {
                     self.taint(*high, 4);
                 }
             }
-            Native::TcpOption { len, to, .. }
-            | Native::Ipv6Extension { len, to, .. }
-            | Native::LoadUnknown { len, to, .. } => self.put(*to, &vec![Origin::Other; usize::from(*len)]),
+            Native::TcpOption { len, to, .. } | Native::Ipv6Extension { len, to, .. } | Native::LoadUnknown { len, to, .. } => {
+                self.put(*to, &vec![Origin::Other; usize::from(*len)])
+            }
             Native::Perhaps { .. }
             | Native::SetUpdate { .. }
             | Native::Counter
@@ -324,11 +326,149 @@ impl Pass<'_> {
     }
 }
 
+/// Chains that packets from the client (`true`) and to it (`false`) can get into.
+pub fn chains(table: &Table) -> Vec<(usize, bool)> {
+    let mut found: Vec<(usize, bool)> = Vec::new();
+    let mut seen = vec![[false; 2]; table.chains.len()];
+    let by_name: HashMap<&str, usize> = table.chains.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
+    for (i, chain) in table.chains.iter().enumerate() {
+        let Some(base) = &chain.base else { continue };
+        let incoming = !matches!(base.hook, Hook::Output | Hook::Postrouting);
+        found.push((i, incoming));
+        seen[i][usize::from(incoming)] = true;
+    }
+    let mut at = 0;
+    while let Some((chain, incoming)) = found.get(at).copied() {
+        at += 1;
+        for step in table.chains[chain].rules.iter().flat_map(|r| &r.steps) {
+            jumps(step, &mut |name| {
+                let next = by_name.get(name).filter(|n| !seen[**n][usize::from(incoming)]);
+                if let Some(next) = next {
+                    seen[*next][usize::from(incoming)] = true;
+                    found.push((*next, incoming));
+                }
+            });
+        }
+    }
+    found
+}
+
+/// Names of the chains that a step may lead to.
+fn jumps(step: &Step, found: &mut dyn FnMut(&str)) {
+    let mut of = |target: &Target| {
+        if let Target::Jump(name) | Target::Goto(name) = target {
+            found(name);
+        }
+    };
+    match step {
+        Step::Go(target) | Step::Native(Native::Go(target)) => of(target),
+        Step::Vmap { set, .. } => set.elements.iter().filter_map(|e| e.target.as_ref()).for_each(of),
+        Step::Native(Native::Lookup { set, .. }) => {
+            for element in &set.elements {
+                if let Some(Data::Verdict(target)) = &element.data {
+                    of(target);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 impl Element {
     fn data_len(&self) -> Option<usize> {
         match &self.data {
-            Some(super::native::Data::Value(value)) => Some(value.len()),
+            Some(Data::Value(value)) => Some(value.len()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: Side = Side { v6: false, incoming: true };
+
+    fn told(rule: &[Native], side: Side) -> Bounds {
+        let mut bounds = Bounds::default();
+        of_rule(rule.iter(), side, &mut bounds);
+        bounds
+    }
+    fn load(offset: u32, len: u8) -> Native {
+        Native::Payload { base: Base::Network, offset, len, to: 4 }
+    }
+    fn is(data: &[u8]) -> Native {
+        Native::Compare { from: 4, op: Compare::Equal, data: data.into() }
+    }
+    fn mask(mask: &[u8]) -> Native {
+        let op = Bitwise::MaskXor { mask: mask.into(), xor: vec![0; mask.len()].into() };
+        Native::Bitwise { from: 4, to: 4, len: mask.len() as u8, op }
+    }
+    fn number(text: &str) -> u128 {
+        super::super::model::number(text.parse().unwrap())
+    }
+    fn ranges(rule: &[Native], side: Side) -> Vec<(u128, u128)> {
+        let told = told(rule, side);
+        assert!(!told.unclear && !told.routes, "{told:?}");
+        told.ranges
+    }
+
+    #[test]
+    fn addresses_and_prefixes() {
+        let net = (number("10.1.2.0"), number("10.1.2.255"));
+        assert_eq!(ranges(&[load(12, 3), is(&[10, 1, 2])], V4), [net]);
+        assert_eq!(ranges(&[load(12, 4), mask(&[255, 255, 255, 0]), is(&[10, 1, 2, 0])], V4), [net]);
+        assert_eq!(ranges(&[load(12, 8), is(&[10, 1, 2, 3, 192, 0, 2, 1])], V4), [(number("10.1.2.3"), number("10.1.2.3"))]);
+        let six = Side { v6: true, incoming: true };
+        let prefix = (number("2001:db8::"), number("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"));
+        assert_eq!(ranges(&[load(8, 4), is(&[0x20, 1, 0x0d, 0xb8])], six), [prefix]);
+        // What goes out goes to the client.
+        assert_eq!(ranges(&[load(16, 3), is(&[10, 1, 2])], Side { incoming: false, ..V4 }), [net]);
+        assert_eq!(ranges(&[load(16, 3), is(&[10, 1, 2])], V4), []);
+    }
+
+    #[test]
+    fn other_families_and_protocols_are_passed_by() {
+        let family =
+            |protocol| [Native::Meta { key: keys::meta::NFPROTO, to: 4 }, is(&[protocol]), load(12, 4), is(&[1, 2, 3, 4])];
+        assert_eq!(ranges(&family(10), V4), []);
+        assert_eq!(ranges(&family(2), V4).len(), 1);
+        assert_eq!(ranges(&family(2), Side { v6: true, incoming: true }), []);
+        let udp = [Native::Meta { key: keys::meta::L4PROTO, to: 4 }, is(&[17]), load(12, 4), is(&[1, 2, 3, 4])];
+        assert_eq!(ranges(&udp, V4), []);
+    }
+
+    #[test]
+    fn what_is_no_range_is_said() {
+        assert!(told(&[load(12, 4), mask(&[255, 0, 0, 255]), is(&[10, 0, 0, 5])], V4).unclear);
+        assert!(told(&[load(15, 1), is(&[5])], V4).unclear);
+        assert!(told(&[load(12, 4), Native::MetaSet { key: keys::meta::MARK, from: 4 }], V4).unclear);
+        let turned = Native::ByteOrder { from: 4, to: 4, len: 4, size: 4 };
+        assert!(told(&[load(12, 4), turned, is(&[1, 2, 3, 4])], V4).unclear);
+    }
+
+    #[test]
+    fn sets() {
+        let key = |bytes: &[u8], end| Element { key: bytes.into(), interval_end: end, ..Element::default() };
+        let set = Set {
+            key_len: 4,
+            interval: true,
+            elements: vec![key(&[10, 0, 0, 0], false), key(&[11, 0, 0, 0], true)],
+            ..Set::default()
+        };
+        let look = |set: Set, from| Native::Lookup { set: set.into(), from, to: None, not: false };
+        let last = number("255.255.255.255");
+        let rule = [load(12, 4), look(set, 4)];
+        assert_eq!(ranges(&rule, V4), [(number("10.0.0.0"), last), (number("11.0.0.0"), last)]);
+        // Port, then address.
+        let element = Element {
+            key: Box::new([0x16, 0x28, 0, 0, 10, 0, 0, 0]),
+            key_end: Some(Box::new([0x16, 0x28, 0, 0, 10, 0, 0, 9])),
+            ..Element::default()
+        };
+        let set = Set { key_len: 8, fields: vec![2, 4], interval: true, elements: vec![element], ..Set::default() };
+        let port = Native::Payload { base: Base::Transport, offset: 2, len: 2, to: 4 };
+        let address = Native::Payload { base: Base::Network, offset: 12, len: 4, to: 5 };
+        assert_eq!(ranges(&[port, address, look(set, 4)], V4), [(number("10.0.0.0"), number("10.0.0.9"))]);
     }
 }

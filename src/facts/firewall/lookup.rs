@@ -355,3 +355,98 @@ fn covered(set: &Set, index: &Fields, parts: &[Bits], finds: &Finds) -> bool {
     }
     next > u64::from(high)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(bytes: &[u8]) -> Bits {
+        Bits { bytes: bytes.to_vec(), known: vec![0xff; bytes.len()], ..Bits::default() }
+    }
+    fn element(key: &[u8]) -> Element {
+        Element { key: key.into(), ..Element::default() }
+    }
+
+    #[test]
+    fn half_open_ranges_of_the_tree() {
+        // 10.0.0.0/8, 192.168.0.0/16 to the end of a set that has no upper end.
+        let end = |key: &[u8]| Element { interval_end: true, ..element(key) };
+        let elements = vec![
+            end(&[0, 0, 0, 0]),
+            element(&[10, 0, 0, 0]),
+            end(&[11, 0, 0, 0]),
+            element(&[11, 0, 0, 0]),
+            end(&[12, 0, 0, 0]),
+            element(&[224, 0, 0, 0]),
+        ];
+        let set = Set { key_len: 4, interval: true, elements, ..Set::default() };
+        let found = |key: &[u8]| find(&set, &known(key)).unwrap();
+        assert_eq!(found(&[9, 255, 255, 255]), [None]);
+        assert_eq!(found(&[10, 0, 0, 0]), [Some(1)]);
+        assert_eq!(found(&[11, 0, 0, 0]), [Some(3)]);
+        assert_eq!(found(&[12, 0, 0, 0]), [None]);
+        assert_eq!(found(&[255, 255, 255, 255]), [Some(5)]);
+        let open = Bits { bytes: vec![10, 0, 0, 0], known: vec![0xfe, 0, 0, 0], ..Bits::default() };
+        assert_eq!(find(&set, &open).unwrap(), [Some(1), Some(3)]);
+    }
+
+    #[test]
+    fn concatenated_ranges() {
+        // nft_set_pipapo.c: address (4 bytes) and port (2 bytes, padded to 4).
+        let range = |a: [u8; 8], b: [u8; 8]| Element { key_end: Some(b.into()), ..element(&a) };
+        let elements = vec![
+            range([10, 0, 0, 0, 0x16, 0x28, 0, 0], [10, 255, 255, 255, 0x16, 0x28, 0, 0]),
+            range([10, 9, 0, 0, 0, 0, 0, 0], [10, 9, 255, 255, 0x80, 0, 0, 0]),
+            range([10, 9, 0, 0, 0x80, 1, 0, 0], [10, 9, 255, 255, 0xff, 0xff, 0, 0]),
+        ];
+        let set = Set { key_len: 8, interval: true, fields: vec![4, 2], elements, ..Set::default() };
+        let found = |key: &[u8]| find(&set, &known(key)).unwrap();
+        assert_eq!(found(&[10, 1, 1, 1, 0x16, 0x28, 0, 0]), [Some(0)]);
+        assert_eq!(found(&[10, 1, 1, 1, 0x16, 0x29, 0, 0]), [None]);
+        assert_eq!(found(&[10, 9, 1, 1, 0x16, 0x29, 0, 0]), [Some(1)]);
+        assert_eq!(found(&[11, 9, 1, 1, 0x16, 0x28, 0, 0]), [None]);
+        // Two ranges that cover all that the port may be leave no miss.
+        let spans = vec![Span { at: 4, width: 2, low: 0x7000, high: 0x9000 }];
+        let port = |a: u8| Bits {
+            bytes: vec![10, a, 1, 1, 0, 0, 0, 0],
+            known: vec![255, 255, 255, 255, 0, 0, 255, 255],
+            spans: spans.clone(),
+            why: None,
+        };
+        assert_eq!(find(&set, &port(9)).unwrap(), [Some(1), Some(2)]);
+        assert_eq!(find(&set, &port(8)).unwrap(), [None]);
+    }
+
+    #[test]
+    fn large_sets_are_searched_not_read() {
+        let key = |i: u32| i.wrapping_mul(2_654_435_761).to_be_bytes();
+        let elements: Vec<Element> = (0..60_000).map(|i| element(&key(i))).collect();
+        let set = Set { key_len: 4, elements, ..Set::default() };
+        for i in (0..60_000).step_by(7) {
+            assert_eq!(find(&set, &known(&key(i))).unwrap(), [Some(i as usize)]);
+        }
+        let elements: Vec<Element> = (0..60_000u32)
+            .map(|i| {
+                let mut first = vec![0; 8];
+                first[..4].copy_from_slice(&(i << 8).to_be_bytes());
+                let mut last = first.clone();
+                (last[3], last[4], last[5]) = (255, 255, 255);
+                Element { key_end: Some(last.into()), ..element(&first) }
+            })
+            .collect();
+        let set = Set { key_len: 8, interval: true, fields: vec![4, 2], elements, ..Set::default() };
+        let start = std::time::Instant::now();
+        for i in 0..60_000u32 {
+            let mut key = vec![0; 8];
+            key[..4].copy_from_slice(&(i << 8 | 7).to_be_bytes());
+            assert_eq!(find(&set, &known(&key)).unwrap(), [Some(i as usize)]);
+        }
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_set_of_another_shape_is_not_guessed_at() {
+        let set = Set { name: "s".to_owned(), key_len: 4, elements: vec![element(&[1, 2])], ..Set::default() };
+        assert!(find(&set, &known(&[1, 2, 0, 0])).is_err());
+    }
+}

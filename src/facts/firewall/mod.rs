@@ -194,7 +194,12 @@ impl Firewall {
         if v6 != destination.is_ipv6() {
             return Fact::Unknown(format!("{from} and {destination} are of different address families"));
         }
-        let starts = self.class_starts(v6, first, last);
+        let (starts, unclear) = self.class_starts(v6, first, last);
+        if unclear {
+            return Fact::Unknown(format!(
+                "the ruleset looks at single bits of the client's address: addresses of {from} may differ"
+            ));
+        }
         if starts.len() > MAX_CLASSES {
             return Fact::Unknown(format!("the ruleset tells more than {MAX_CLASSES} parts of {from} apart"));
         }
@@ -250,11 +255,12 @@ impl Firewall {
 
     /// First addresses of the parts of all addresses that conditions on the source may tell apart.
     pub fn source_starts(&self, v6: bool) -> Vec<u128> {
-        self.class_starts(v6, 0, if v6 { u128::MAX } else { u32::MAX.into() })
+        self.class_starts(v6, 0, if v6 { u128::MAX } else { u32::MAX.into() }).0
     }
 
-    /// First addresses of the parts of a range that conditions on the source may tell apart.
-    fn class_starts(&self, v6: bool, first: u128, last: u128) -> Vec<u128> {
+    /// First addresses of the parts of a range that conditions on the client's address may tell apart; and whether there are
+    /// conditions that tell more apart than ranges.
+    fn class_starts(&self, v6: bool, first: u128, last: u128) -> (Vec<u128>, bool) {
         let mut starts = BTreeSet::from([first]);
         let inside = |v: u128| first < v && v <= last;
         let never = NEVER_CLIENTS.iter().filter_map(|n| model::span(n)).filter(|n| n.0 == v6);
@@ -262,18 +268,32 @@ impl Firewall {
         for (low, high) in &never {
             starts.extend([Some(*low), high.checked_add(1)].into_iter().flatten().filter(|v| inside(*v)));
         }
+        let (mut found, mut routes, mut unclear) = (Vec::new(), false, false);
         for table in self.model.tables.iter().filter(|t| t.family.sees(v6)) {
-            for step in table.chains.iter().flat_map(|c| &c.rules).flat_map(|r| &r.steps) {
-                source_bounds(step, &mut |low, high| {
-                    starts.extend([low].into_iter().filter(|v| inside(*v)));
-                    starts.extend(high.checked_add(1).filter(|v| inside(*v)));
-                });
+            for (chain, incoming) in bounds::chains(table) {
+                for rule in &table.chains[chain].rules {
+                    let side = bounds::Side { v6, incoming };
+                    let mut of_rule = bounds::Bounds::default();
+                    let natives = rule.steps.iter().filter_map(|s| if let model::Step::Native(n) = s { Some(n) } else { None });
+                    bounds::of_rule(natives, side, &mut of_rule);
+                    found.append(&mut of_rule.ranges);
+                    unclear |= of_rule.unclear;
+                    routes |= of_rule.routes;
+                    rule.steps.iter().for_each(|step| client_bounds(step, incoming, &mut |low, high| found.push((low, high))));
+                }
             }
+        }
+        if let Some(routing) = self.model.routing.as_ref().filter(|_| routes) {
+            routing.boundaries(v6, &mut |low, high| found.push((low, high)));
+        }
+        for (low, high) in found {
+            starts.extend([low].into_iter().filter(|v| inside(*v)));
+            starts.extend(high.checked_add(1).filter(|v| inside(*v)));
         }
         let clients: Vec<u128> =
             starts.iter().copied().filter(|s| !never.iter().any(|(low, high)| low <= s && s <= high)).collect();
         // Whoever asks for such an address by name shall get an answer.
-        if clients.is_empty() { starts.into_iter().collect() } else { clients }
+        (if clients.is_empty() { starts.into_iter().collect() } else { clients }, unclear && first < last)
     }
 
     /// Everything that may happen, the worst first. One element where the ruleset decides.
@@ -486,7 +506,7 @@ impl Firewall {
     /// led there): what a plan to open a port starts from. `None` where no SYN is refused.
     pub fn refused_example(&self, from: &str, destination: IpAddr, port: u16, interface: &str) -> Option<(Packet, At)> {
         let (v6, first, last) = model::span(from)?;
-        self.class_starts(v6, first, last).into_iter().take(MAX_CLASSES).find_map(|start| {
+        self.class_starts(v6, first, last).0.into_iter().take(MAX_CLASSES).find_map(|start| {
             let host = if start == first && first < last { start + 1 } else { start };
             let packet = Packet { source: address(v6, host), destination, port, interface: interface.to_owned() };
             let fates = self.fates(&packet, &Options::default());
@@ -571,10 +591,12 @@ fn merged(fates: Vec<Fate>) -> Vec<Fate> {
     by_outcome.into_values().collect()
 }
 
-fn source_bounds(step: &model::Step, found: &mut dyn FnMut(u128, u128)) {
+/// Ranges of client addresses that a test of iptables tells apart: the source of what comes in, the destination of what goes out.
+fn client_bounds(step: &model::Step, incoming: bool, found: &mut dyn FnMut(u128, u128)) {
     use model::{Key, Part, Step, Test};
+    let client = if incoming { Key::Source } else { Key::Destination };
     let mut of_set = |key: &[Key], set: &model::Set| {
-        let Some(field) = key.iter().position(|k| *k == Key::Source) else { return };
+        let Some(field) = key.iter().position(|k| *k == client) else { return };
         for element in &set.elements {
             if let Some(Part::Span(low, high)) = element.parts.get(field) {
                 found(*low, *high);
@@ -583,7 +605,7 @@ fn source_bounds(step: &model::Step, found: &mut dyn FnMut(u128, u128)) {
     };
     match step {
         Step::Test(Test::In { key, set, .. }) | Step::Vmap { key, set } => of_set(key, set),
-        Step::Test(Test::Is { key: Key::Source, part: Part::Span(low, high), .. }) => found(*low, *high),
+        Step::Test(Test::Is { key, part: Part::Span(low, high), .. }) if *key == client => found(*low, *high),
         _ => {}
     }
 }

@@ -990,3 +990,311 @@ fn route_out(view: &View, address: IpAddr, flags: u32, result: FibResult) -> Loa
         Err(why) => Loaded::unknown(len, &why),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::native::Compare;
+    use super::*;
+
+    const TRANSPORT: Base = Base::Transport;
+
+    fn syn() -> Flight {
+        Flight {
+            v6: false,
+            source: "10.1.2.3".parse().unwrap(),
+            destination: "192.0.2.1".parse().unwrap(),
+            source_port: (32768, 60999),
+            destination_port: (5672, 5672),
+            original_port: (5672, 5672),
+            reply: false,
+            protocol: 6,
+            flags: 2,
+            icmp_type: None,
+            in_interface: "eth0".to_owned(),
+            out_interface: String::new(),
+            state: ct::NEW,
+            attached: false,
+            incoming: true,
+        }
+    }
+
+    /// Runs a rule; what the last instruction gave, or the first one that ended it.
+    fn run_with(flight: &Flight, path: &Path, hook: Hook, state: u128, rule: &[Native]) -> Vec<Ran> {
+        let model = Model::default();
+        let view = View { model: &model, flight, path, hook, family: Family::Inet, state };
+        let mut registers = Registers::default();
+        let mut all = Vec::new();
+        for native in rule {
+            let ran = registers.run(native, &view);
+            let ends = !matches!(ran, Ran::Next | Ran::Perhaps(_));
+            all.push(ran);
+            if ends {
+                break;
+            }
+        }
+        all
+    }
+
+    fn last(rule: &[Native]) -> Ran {
+        run_with(&syn(), &Path::new(), Hook::Input, ct::NEW, rule).pop().unwrap()
+    }
+
+    fn load(base: Base, offset: u32, len: u8) -> Native {
+        Native::Payload { base, offset, len, to: 4 }
+    }
+    fn is(data: &[u8]) -> Native {
+        Native::Compare { from: 4, op: Compare::Equal, data: data.into() }
+    }
+    fn compare(op: Compare, data: &[u8]) -> Native {
+        Native::Compare { from: 4, op, data: data.into() }
+    }
+    fn meta(key: u32) -> Native {
+        Native::Meta { key, to: 4 }
+    }
+    fn ct_key(key: u32) -> Native {
+        Native::Ct { key, direction: None, to: 4 }
+    }
+    fn mask(len: u8, mask: &[u8]) -> Native {
+        let op = Bitwise::MaskXor { mask: mask.into(), xor: vec![0; mask.len()].into() };
+        Native::Bitwise { from: 4, to: 4, len, op }
+    }
+    fn ports(not: bool, low: u16, high: u16) -> Native {
+        Native::Range { from: 4, not, low: low.to_be_bytes().into(), high: high.to_be_bytes().into() }
+    }
+    fn look(set: Set) -> Native {
+        Native::Lookup { set: Arc::new(set), from: 4, to: None, not: false }
+    }
+    fn element(key: &[u8], data: Option<Data>) -> Element {
+        Element { key: key.into(), data, ..Element::default() }
+    }
+    fn set(key_len: usize, elements: Vec<Element>) -> Set {
+        Set { name: "s".to_owned(), key_len, elements, ..Set::default() }
+    }
+    fn verdict(target: Target) -> Option<Data> {
+        Some(Data::Verdict(target))
+    }
+
+    #[test]
+    fn headers_lie_in_memory_order() {
+        // nft_payload.c
+        assert_eq!(last(&[load(Base::Network, 12, 4), is(&[10, 1, 2, 3])]), Ran::Next);
+        assert_eq!(last(&[load(Base::Network, 12, 3), is(&[10, 1, 2])]), Ran::Next);
+        assert_eq!(last(&[load(Base::Network, 12, 8), is(&[10, 1, 2, 3, 192, 0, 2, 1])]), Ran::Next);
+        assert_eq!(last(&[load(Base::Network, 9, 1), is(&[6])]), Ran::Next);
+        assert_eq!(last(&[load(TRANSPORT, 2, 2), is(&5672u16.to_be_bytes())]), Ran::Next);
+        assert_eq!(last(&[load(TRANSPORT, 2, 2), is(&5673u16.to_be_bytes())]), Ran::Break);
+        assert_eq!(last(&[load(TRANSPORT, 13, 1), mask(1, &[0x17]), is(&[2])]), Ran::Next);
+        assert_eq!(last(&[load(Base::Network, 0, 1), mask(1, &[0x0f]), is(&[5])]), Ran::Next);
+        assert_eq!(last(&[load(Base::Network, 6, 2), mask(2, &[0x1f, 0xff]), is(&[0, 0])]), Ran::Next);
+        assert!(matches!(last(&[load(Base::Network, 8, 1), is(&[64])]), Ran::Perhaps(_)));
+        // Behind the longest header nothing is there; a TCP header without options may end before byte 21.
+        assert_eq!(last(&[load(TRANSPORT, 60, 1)]), Ran::Break);
+        assert!(matches!(last(&[load(TRANSPORT, 20, 1)]), Ran::Perhaps(_)));
+        assert_eq!(last(&[load(Base::Inner, 0, 4)]), Ran::Break);
+        assert_eq!(last(&[load(Base::Network, u32::MAX, 255)]), Ran::Break);
+    }
+
+    #[test]
+    fn the_clients_port_lies_between_two() {
+        let port = || load(TRANSPORT, 0, 2);
+        assert_eq!(last(&[port(), ports(false, 1024, 65535)]), Ran::Next);
+        assert_eq!(last(&[port(), ports(true, 1024, 65535)]), Ran::Break);
+        assert_eq!(last(&[port(), ports(false, 0, 1023)]), Ran::Break);
+        assert_eq!(last(&[port(), ports(true, 0, 1023)]), Ran::Next);
+        assert!(matches!(last(&[port(), ports(false, 40000, 50000)]), Ran::Perhaps(_)));
+        assert_eq!(last(&[port(), is(&22u16.to_be_bytes())]), Ran::Break);
+        assert_eq!(last(&[port(), compare(Compare::NotEqual, &22u16.to_be_bytes())]), Ran::Next);
+        assert_eq!(last(&[port(), is(&61000u16.to_be_bytes())]), Ran::Break);
+        assert!(matches!(last(&[port(), is(&40000u16.to_be_bytes())]), Ran::Perhaps(_)));
+        assert_eq!(last(&[port(), compare(Compare::GreaterOrEqual, &32768u16.to_be_bytes())]), Ran::Next);
+        assert!(matches!(last(&[port(), compare(Compare::Greater, &32768u16.to_be_bytes())]), Ran::Perhaps(_)));
+        assert_eq!(last(&[port(), compare(Compare::Less, &32768u16.to_be_bytes())]), Ran::Break);
+        // A mask of leading bits keeps the order, another one does not.
+        assert_eq!(last(&[port(), mask(2, &[0x80, 0]), is(&[0x80, 0])]), Ran::Next);
+        assert_eq!(last(&[port(), mask(2, &[0xff, 0]), is(&[0xf0, 0])]), Ran::Break);
+        assert!(matches!(last(&[port(), mask(2, &[0, 1]), is(&[0, 1])]), Ran::Perhaps(_)));
+        // Both ports in one load.
+        let both = load(TRANSPORT, 0, 4);
+        assert!(matches!(last(&[both.clone(), is(&[0x9c, 0x40, 0x16, 0x28])]), Ran::Perhaps(_)));
+        assert_eq!(last(&[both, is(&[0x9c, 0x40, 0x16, 0x29])]), Ran::Break);
+    }
+
+    #[test]
+    fn a_load_that_fails_ends_the_rule_whatever_is_compared() {
+        // nft_ct_get_eval: no entry, no key but the state.
+        let of = |key, state, rest: Native| run_with(&syn(), &Path::new(), Hook::Prerouting, state, &[ct_key(key), rest]).pop();
+        let not_zero = || compare(Compare::NotEqual, &[0, 0, 0, 0]);
+        assert_eq!(of(keys::ct::MARK, ct::INVALID, not_zero()), Some(Ran::Break));
+        assert_eq!(of(keys::ct::STATUS, ct::INVALID, not_zero()), Some(Ran::Break));
+        assert_eq!(of(keys::ct::STATE, ct::INVALID, is(&1u32.to_ne_bytes())), Some(Ran::Next));
+        assert_eq!(of(keys::ct::STATE, ct::NEW, is(&8u32.to_ne_bytes())), Some(Ran::Next));
+        assert_eq!(of(keys::ct::HELPER, ct::NEW, not_zero()), Some(Ran::Break));
+        // nft_exthdr_ipv6_eval
+        let extension = |present| Native::Ipv6Extension { present, len: 1, to: 4 };
+        assert_eq!(last(&[extension(true)]), Ran::Break);
+        let mut six = syn();
+        six.v6 = true;
+        (six.source, six.destination) = ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+        let rule = [extension(true), is(&[0])];
+        assert_eq!(run_with(&six, &Path::new(), Hook::Input, ct::NEW, &rule).pop(), Some(Ran::Next));
+        // The socket of a SYN that comes in.
+        assert_eq!(last(&[meta(keys::meta::SKUID), not_zero()]), Ran::Break);
+    }
+
+    #[test]
+    fn host_order_keys_are_in_the_machines_order() {
+        let turned = |size| Native::ByteOrder { from: 4, to: 4, len: 4, size };
+        assert_eq!(
+            last(&[ct_key(keys::ct::STATE), mask(4, &10u32.to_ne_bytes()), compare(Compare::NotEqual, &[0; 4])]),
+            Ran::Next
+        );
+        assert_eq!(last(&[ct_key(keys::ct::STATE), turned(4), is(&8u32.to_be_bytes())]), Ran::Next);
+        assert_eq!(last(&[meta(keys::meta::PROTOCOL), is(&[8, 0])]), Ran::Next);
+        assert_eq!(last(&[meta(keys::meta::NFPROTO), is(&[2])]), Ran::Next);
+        let mut name = *b"eth0\0\0\0\0\0\0\0\0\0\0\0\0";
+        assert_eq!(last(&[meta(keys::meta::IIFNAME), is(&name)]), Ran::Next);
+        assert_eq!(last(&[meta(keys::meta::IIFNAME), is(b"et")]), Ran::Next);
+        name[4] = b'1';
+        assert_eq!(last(&[meta(keys::meta::IIFNAME), is(&name)]), Ran::Break);
+        // A packet's length: 40 to 80 bytes.
+        let length = || meta(keys::meta::LEN);
+        assert_eq!(last(&[length(), turned(4), compare(Compare::LessOrEqual, &80u32.to_be_bytes())]), Ran::Next);
+        assert_eq!(last(&[length(), turned(4), compare(Compare::Less, &40u32.to_be_bytes())]), Ran::Break);
+        assert!(matches!(last(&[length(), turned(4), compare(Compare::Less, &60u32.to_be_bytes())]), Ran::Perhaps(_)));
+        assert!(matches!(last(&[length(), is(&60u32.to_ne_bytes())]), Ran::Perhaps(_)));
+        assert_eq!(last(&[length(), is(&500u32.to_ne_bytes())]), Ran::Break);
+    }
+
+    #[test]
+    fn shifts_run_over_words() {
+        // nft_bitwise_eval_lshift: the first word is the highest.
+        let words = |a: u32, b: u32| [a.to_ne_bytes(), b.to_ne_bytes()].concat();
+        assert_eq!(shift(&words(1, 0x8000_0001), 4, true, 0), words(0x18, 0x10));
+        assert_eq!(shift(&words(0x11, 0x10), 4, false, 0), words(1, 0x1000_0001));
+        assert_eq!(shift(&words(0, 0), 4, true, 0xff), words(0, 0xf));
+        assert_eq!(shift(&words(0, 0), 4, false, 0xff), words(0xf000_0000, 0));
+        let value = |op| Native::Bitwise { from: 4, to: 4, len: 4, op };
+        let five = Native::Immediate { to: 4, data: 5u32.to_ne_bytes().into() };
+        let eight = Native::Immediate { to: 5, data: 8u32.to_ne_bytes().into() };
+        assert_eq!(last(&[five.clone(), value(Bitwise::ShiftLeft(8)), is(&0x500u32.to_ne_bytes())]), Ran::Next);
+        assert_eq!(last(&[five, eight, value(Bitwise::Or(5)), is(&13u32.to_ne_bytes())]), Ran::Next);
+        // A known 0 makes the AND with something unknown known.
+        let none = Native::Immediate { to: 5, data: Box::new([0; 4]) };
+        assert_eq!(last(&[meta(keys::meta::PRANDOM), none, value(Bitwise::And(5)), is(&[0; 4])]), Ran::Next);
+    }
+
+    #[test]
+    fn a_miss_in_a_verdict_map_ends_the_rule_and_continue_goes_on_with_it() {
+        let port = || load(TRANSPORT, 2, 2);
+        let map = |port: u16, target| look(set(2, vec![element(&port.to_be_bytes(), verdict(target))]));
+        assert_eq!(last(&[port(), map(22, Target::Accept), Native::Go(Target::Drop)]), Ran::Break);
+        assert_eq!(last(&[port(), map(5672, Target::Accept), Native::Go(Target::Drop)]), Ran::Go(Target::Accept));
+        assert_eq!(last(&[port(), map(5672, Target::Continue), Native::Go(Target::Drop)]), Ran::Go(Target::Drop));
+        let mut all = set(2, vec![element(&22u16.to_be_bytes(), verdict(Target::Accept))]);
+        all.elements.push(Element { catch_all: true, ..element(&[], verdict(Target::Drop)) });
+        assert_eq!(last(&[port(), look(all)]), Ran::Go(Target::Drop));
+        // With the client's port unknown, what all possible elements say is said.
+        let boundary = |port: u16, end, target| Element { interval_end: end, ..element(&port.to_be_bytes(), target) };
+        let from = |low: Target, high: Target, end: bool| {
+            let elements = vec![
+                boundary(1024, false, verdict(low)),
+                boundary(40000, true, None),
+                boundary(40000, false, verdict(high)),
+                boundary(if end { 50000 } else { 61000 }, true, None),
+            ];
+            Set { interval: true, ..set(2, elements) }
+        };
+        let source = || load(TRANSPORT, 0, 2);
+        assert_eq!(last(&[source(), look(from(Target::Accept, Target::Accept, false))]), Ran::Go(Target::Accept));
+        let ran = last(&[source(), look(from(Target::Accept, Target::Drop, false))]);
+        let Ran::Choice { targets, breaks: false, goes_on: false, .. } = ran else { panic!("{ran:?}") };
+        assert_eq!(targets, [Target::Accept, Target::Drop]);
+        let ran = last(&[source(), look(from(Target::Continue, Target::Drop, true))]);
+        let Ran::Choice { targets, breaks: true, goes_on: true, .. } = ran else { panic!("{ran:?}") };
+        assert_eq!(targets, [Target::Drop]);
+    }
+
+    #[test]
+    fn elements_with_a_limit_may_end_the_rule() {
+        let limited = |data| Element { inner: vec![Native::Perhaps { what: "a limit".to_owned() }], ..element(&[6], data) };
+        assert_eq!(last(&[meta(keys::meta::L4PROTO), look(set(1, vec![limited(None)]))]), Ran::Perhaps("a limit".to_owned()));
+        let ran = last(&[meta(keys::meta::L4PROTO), look(set(1, vec![limited(verdict(Target::Drop))]))]);
+        assert!(matches!(ran, Ran::Choice { breaks: true, goes_on: false, .. }));
+        let counted = Element { inner: vec![Native::Counter], ..element(&[6], verdict(Target::Drop)) };
+        assert_eq!(last(&[meta(keys::meta::L4PROTO), look(set(1, vec![counted]))]), Ran::Go(Target::Drop));
+    }
+
+    #[test]
+    fn a_set_that_packets_change_is_taken_as_it_stands() {
+        let addresses = || Set { dynamic: true, size: Some(2), ..set(4, vec![element(&[10, 1, 2, 3], None)]) };
+        let add = |set, delete| Native::SetUpdate { set: Arc::new(set), key: 4, delete, not: false, inner: Vec::new() };
+        assert_eq!(last(&[load(Base::Network, 12, 4), look(addresses())]), Ran::Next);
+        assert_eq!(last(&[add(addresses(), false)]), Ran::Changed { set: "s".to_owned(), perhaps: None });
+        let mut full = addresses();
+        full.size = Some(1);
+        assert!(matches!(last(&[add(full.clone(), false)]), Ran::Changed { perhaps: Some(_), .. }));
+        assert!(matches!(last(&[add(full, true)]), Ran::Changed { perhaps: None, .. }));
+    }
+
+    #[test]
+    fn maps_give_values() {
+        let to_mark = |elements| Native::Lookup { set: Arc::new(set(2, elements)), from: 4, to: Some(4), not: false };
+        let value = |mark: u32| Some(Data::Value(mark.to_ne_bytes().into()));
+        let set_mark = Native::MetaSet { key: keys::meta::MARK, from: 4 };
+        let one = to_mark(vec![element(&5672u16.to_be_bytes(), value(7))]);
+        let marked = |value| Ran::Mark { connection: false, value };
+        assert_eq!(last(&[load(TRANSPORT, 2, 2), one, set_mark.clone()]), marked(Some(7)));
+        let elements = vec![element(&40000u16.to_be_bytes(), value(6)), element(&41000u16.to_be_bytes(), value(7))];
+        let either = to_mark(elements);
+        assert_eq!(last(&[load(TRANSPORT, 0, 2), either.clone(), set_mark]), marked(None));
+        // The bits in which both values agree are known.
+        assert_eq!(last(&[load(TRANSPORT, 0, 2), either, mask(4, &4u32.to_ne_bytes()), is(&4u32.to_ne_bytes())]), Ran::Next);
+    }
+
+    #[test]
+    fn translations_take_their_values_from_registers() {
+        let address = Native::Immediate { to: 4, data: Box::new([172, 17, 0, 2]) };
+        let port = Native::Immediate { to: 8, data: 5672u16.to_be_bytes().into() };
+        let nat = |v6, port| Native::Nat { kind: model::Nat::Destination, v6, address: Some((4, 4)), port };
+        let to: IpAddr = "172.17.0.2".parse().unwrap();
+        let expected = Translation { kind: model::Nat::Destination, address: Some((to, to)), port: Some((5672, 5672)) };
+        let rule = [address.clone(), port, nat(false, Some((8, 8)))];
+        assert_eq!(last(&rule), Ran::Go(Target::Translate(expected)));
+        assert_eq!(last(&[address.clone(), nat(true, None)]), Ran::Next);
+        let open = [address, meta(keys::meta::PRANDOM), nat(false, None)];
+        assert!(matches!(last(&open), Ran::Go(Target::Undecided(_))));
+    }
+
+    #[test]
+    fn conntrack_tells_both_directions() {
+        let key = |key, direction| Native::Ct { key, direction: Some(direction), to: 4 };
+        use keys::ct::{DST_IP, PROTO_DST, PROTO_SRC, SRC_IP, SRC_IP6};
+        assert_eq!(last(&[key(SRC_IP, 0), is(&[10, 1, 2, 3])]), Ran::Next);
+        assert_eq!(last(&[key(DST_IP, 1), is(&[10, 1, 2, 3])]), Ran::Next);
+        assert_eq!(last(&[key(SRC_IP6, 0)]), Ran::Break);
+        assert_eq!(last(&[key(PROTO_DST, 0), is(&5672u16.to_be_bytes())]), Ran::Next);
+        assert_eq!(last(&[key(PROTO_SRC, 0), ports(false, 1024, 65535)]), Ran::Next);
+        assert_eq!(last(&[key(PROTO_DST, 1), is(&22u16.to_be_bytes())]), Ran::Break);
+    }
+
+    #[test]
+    fn nothing_from_a_broken_dump_panics() {
+        let rule = [
+            Native::Payload { base: Base::Network, offset: 12, len: 255, to: 15 },
+            Native::Bitwise { from: 15, to: 200, len: 255, op: Bitwise::ShiftLeft(99) },
+            Native::ByteOrder { from: 14, to: 15, len: 255, size: 0 },
+            Native::Immediate { to: 99, data: vec![1; 300].into() },
+            Native::Bitwise { from: 3, to: 4, len: 80, op: Bitwise::And(15) },
+        ];
+        let model = Model::default();
+        let (flight, path) = (syn(), Path::new());
+        let view = View { model: &model, flight: &flight, path: &path, hook: Hook::Input, family: Family::Ip, state: ct::NEW };
+        let mut registers = Registers::default();
+        for native in &rule {
+            registers.run(native, &view);
+        }
+        registers.run(&compare(Compare::Less, &[0; 200]), &view);
+        registers.run(&look(set(300, vec![element(&[1], None)])), &view);
+        registers.run(&look(Set { interval: true, fields: vec![4, 2], ..set(7, vec![element(&[0; 7], None)]) }), &view);
+    }
+}
