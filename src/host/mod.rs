@@ -172,7 +172,7 @@ pub enum Command {
     IptablesNftSave { v6: bool },
     /// `iptables-legacy-save`; only to be asked for when /proc/net/ip_tables_names lists a table: reading must not create one
     IptablesLegacySave { v6: bool },
-    /// `nft -j list ruleset`
+    /// `nft -a list ruleset`
     NftRuleset,
     /// `getent ahosts NAME`: what the C library of this host makes of a name (a static binary cannot load NSS modules itself)
     Getent { name: String },
@@ -193,7 +193,7 @@ impl Command {
             Command::IptablesNftSave { v6: true } => words(&["ip6tables-nft-save"]),
             Command::IptablesLegacySave { v6: false } => words(&["iptables-legacy-save"]),
             Command::IptablesLegacySave { v6: true } => words(&["ip6tables-legacy-save"]),
-            Command::NftRuleset => words(&["nft", "-j", "list", "ruleset"]),
+            Command::NftRuleset => words(&["nft", "-a", "list", "ruleset"]),
             Command::Getent { name } => words(&["getent", "ahosts", "--", name]),
             Command::Rabbitmqctl { args } => {
                 words(&["rabbitmqctl", "--formatter", "json", "-q"]).into_iter().chain(args.iter().cloned()).collect()

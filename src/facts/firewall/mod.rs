@@ -9,8 +9,6 @@ mod meaning;
 pub mod model;
 pub mod native;
 mod netlink;
-mod nft_json;
-mod nft_text;
 mod packet;
 mod read;
 pub mod routing;

@@ -3,26 +3,23 @@
 
 use super::model::*;
 use super::routing::Routing;
-use super::{Firewall, iptables, nft_json, ufw};
+use super::{Firewall, display, ip_sets, iptables, netlink, ufw};
 use crate::facts::{Fact, together};
 use crate::formats::iptables_save;
-use crate::host::{Command, Got, Host, Miss, optional, read_text};
-use serde_json::Value as Json;
+use crate::host::{Command, Got, Host, optional, read_text};
 use std::path::Path;
 
-/// Tables that iptables-nft makes.
-const IPTABLES_TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
+/// Rules of this many are printed by their own tools; more would take those tools seconds, and are printed by us.
+const MAX_PRINTED: usize = 5_000;
 
 /// What the host answered, before it is put together.
 pub struct Raw {
-    /// `nft -j list ruleset`, or why it is not known
-    pub nft: Result<nft_json::Ruleset, String>,
-    /// iptables-nft-save and ip6tables-nft-save; `None`: not needed, nft shows no table of theirs
-    pub save: [Option<Got<Vec<u8>>>; 2],
-    /// iptables-legacy-save; `None`: the kernel has no legacy tables
+    /// The kernel's dump; `Absent`: it certainly has no nf_tables
+    pub nf_tables: Got<Vec<u8>>,
+    /// iptables-legacy-save, ip6tables-legacy-save; `None`: the kernel has no legacy tables
     pub legacy: [Option<Got<Vec<u8>>>; 2],
-    /// The kernel certainly has no nf_tables.
-    pub no_nf_tables: bool,
+    /// The kernel's dump; `Absent`: there are none
+    pub ip_sets: Got<Vec<u8>>,
 }
 
 /// See [`super::collect`].
@@ -30,35 +27,36 @@ pub fn collect(host: &dyn Host) -> Fact<Firewall> {
     if host.identity().offline {
         return Fact::Unknown("a file tree has no kernel to ask for its packet filter".to_owned());
     }
-    let no_nf_tables = nf_tables_absent(host);
-    let run = |command: Command| -> Got<Vec<u8>> {
-        if no_nf_tables {
-            return Err(Miss::Absent { what: "nf_tables in the kernel".to_owned() });
-        }
-        printed(host, &command)
-    };
-    let nft = run(Command::NftRuleset).map_err(|miss| miss.to_string()).and_then(|bytes| nft_json::parse(&bytes));
-    // All they add is what extensions in tables of iptables match; most hosts have no such table.
-    let iptables = |v6| {
-        let wanted = nft.as_ref().map_or(true, |ruleset| ruleset.tables.iter().any(|t| owned_by_iptables(t, v6)));
-        wanted.then(|| run(Command::IptablesNftSave { v6 }))
-    };
-    let (v4, v6) = together(|| iptables(false), || iptables(true));
-    let raw = Raw { nft, save: [v4, v6], legacy: [legacy(host, false), legacy(host, true)], no_nf_tables };
-    let mut model = assemble(raw);
+    let legacy = [legacy(host, false), legacy(host, true)];
+    let mut model = assemble(Raw { nf_tables: host.nf_tables(), legacy, ip_sets: host.ip_sets() });
+    label(host, &mut model.tables);
     model.routing = Routing::read(host);
     Fact::Known(describe(host, model))
 }
 
-fn printed(host: &dyn Host, command: &Command) -> Got<Vec<u8>> {
-    let what = match command {
-        Command::NftRuleset => "nft -j list ruleset",
-        Command::IptablesNftSave { v6: false } => "iptables-nft-save",
-        Command::IptablesNftSave { v6: true } => "ip6tables-nft-save",
-        Command::IptablesLegacySave { v6: false } => "iptables-legacy-save",
-        _ => "ip6tables-legacy-save",
+/// Puts the rules into the words of their own tools. What these do not print is printed by us: their failure is no reason to
+/// doubt a verdict.
+fn label(host: &dyn Host, tables: &mut [Table]) {
+    let rules = |engine: Engine, family: Option<Family>| -> usize {
+        let of_kind = tables.iter().filter(|t| t.engine == engine && family.is_none_or(|f| f == t.family));
+        of_kind.flat_map(|t| &t.chains).map(|c| c.rules.len()).sum()
     };
-    host.run(command)?.ok(what)
+    let all = rules(Engine::Nftables, None) + rules(Engine::IptablesNft, None);
+    let print = |wanted: bool, command: Command| {
+        let output = (wanted && all <= MAX_PRINTED).then(|| host.run(&command).ok())??;
+        (output.code == Some(0)).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let native = rules(Engine::Nftables, None) > 0;
+    let (v4, v6) = (rules(Engine::IptablesNft, Some(Family::Ip)) > 0, rules(Engine::IptablesNft, Some(Family::Ip6)) > 0);
+    let save = |v6| Command::IptablesNftSave { v6 };
+    let (nft, saves) =
+        together(|| print(native, Command::NftRuleset), || together(|| print(v4, save(false)), || print(v6, save(true))));
+    display::label(tables, nft.as_deref(), [saves.0.as_deref(), saves.1.as_deref()]);
+}
+
+fn legacy_save(host: &dyn Host, v6: bool) -> Got<Vec<u8>> {
+    let what = if v6 { "ip6tables-legacy-save" } else { "iptables-legacy-save" };
+    host.run(&Command::IptablesLegacySave { v6 })?.ok(what)
 }
 
 /// Legacy tables are asked for only when the kernel lists some: reading would make them.
@@ -67,21 +65,8 @@ fn legacy(host: &dyn Host, v6: bool) -> Option<Got<Vec<u8>>> {
     match optional(read_text(host, names)) {
         Ok(None) => None,
         Ok(Some(text)) if text.trim().is_empty() => None,
-        Ok(Some(_)) => Some(printed(host, &Command::IptablesLegacySave { v6 })),
+        Ok(Some(_)) => Some(legacy_save(host, v6)),
         Err(miss) => Some(Err(miss)),
-    }
-}
-
-/// Whether the kernel certainly holds no nf_tables: the module is neither loaded nor built in. Asking nft would load it.
-fn nf_tables_absent(host: &dyn Host) -> bool {
-    let Ok(modules) = read_text(host, "/proc/modules") else { return false };
-    if modules.trim().is_empty() || modules.lines().any(|l| l.starts_with("nf_tables ")) {
-        return false;
-    }
-    let Ok(release) = read_text(host, "/proc/sys/kernel/osrelease") else { return false };
-    match read_text(host, format!("/lib/modules/{}/modules.builtin", release.trim())) {
-        Ok(built_in) => !built_in.contains("/nf_tables.ko"),
-        Err(_) => false,
     }
 }
 
@@ -108,118 +93,25 @@ pub fn assemble(raw: Raw) -> Model {
             }
         }
     }
-    if raw.no_nf_tables {
-        return model;
+    // Without their contents, rules that name sets are undecided; the others are not.
+    let sets = raw.ip_sets.ok().and_then(|dump| ip_sets::read(&dump).ok()).unwrap_or_default();
+    let set_names = |number: u16| sets.names.get(&number).cloned();
+    match raw.nf_tables.map(|dump| netlink::tables(&dump, &set_names)) {
+        Ok(Ok(tables)) => model.tables.extend(tables),
+        Err(miss) if miss.is_absent() => {}
+        Ok(Err(why)) => model.unread.push(unread(&why)),
+        Err(miss) => model.unread.push(unread(&miss.to_string())),
     }
-    let mut native = match raw.nft {
-        Ok(ruleset) => Some(ruleset),
-        Err(why) => {
-            model.unread.push(Unread { v6: None, why: format!("nftables rules could not be read: {why}") });
-            None
-        }
-    };
-    for (v6, answer) in [false, true].into_iter().zip(raw.save) {
-        let Some(answer) = answer else { continue };
-        let ours = native.as_ref().is_some_and(|n| n.tables.iter().any(|t| owned_by_iptables(t, v6)));
-        match answer.map_err(|m| (m.is_absent(), m.to_string())).and_then(|b| saved(&b).map_err(|e| (false, e))) {
-            Ok(save) => {
-                let tables = iptables::tables(&save, Engine::IptablesNft, v6);
-                match &mut native {
-                    Some(native) => combine(native, tables, v6, &mut model),
-                    None => model.tables.extend(tables),
-                }
-            }
-            // Without the command, or without tables of its kind, nft's own answer stands; extensions in it are undecided.
-            Err((absent, _)) if absent || (native.is_some() && !ours) => {}
-            Err((_, why)) => model.unread.push(Unread { v6: Some(v6), why: format!("iptables rules could not be read: {why}") }),
-        }
-    }
-    model.tables.extend(native.into_iter().flat_map(|n| n.tables));
+    model.ip_sets = sets.sets;
     model
+}
+
+fn unread(why: &str) -> Unread {
+    Unread { v6: None, why: format!("the rules of nf_tables could not be read: {why}") }
 }
 
 fn saved(bytes: &[u8]) -> Result<iptables_save::Save, String> {
     iptables_save::parse(&String::from_utf8_lossy(bytes))
-}
-
-fn owned_by_iptables(table: &Table, v6: bool) -> bool {
-    table.family == (if v6 { Family::Ip6 } else { Family::Ip }) && IPTABLES_TABLES.contains(&table.name.as_str())
-}
-
-/// Replaces nft's reading of a table by iptables-nft's, rule by rule: nft does not show what an extension matches, and
-/// iptables-nft-save leaves out what a native rule matches (both without a word).
-fn combine(native: &mut nft_json::Ruleset, saved: Vec<Table>, v6: bool, model: &mut Model) {
-    for mut table in saved {
-        let Some(place) = native.tables.iter().position(|t| owned_by_iptables(t, v6) && t.name == table.name) else {
-            let why = format!(
-                "iptables-nft-save prints table {}, which nft does not show: the ruleset changed meanwhile",
-                table.title()
-            );
-            model.unread.push(Unread { v6: Some(v6), why });
-            continue;
-        };
-        let shown = &native.tables[place];
-        table.handle = shown.handle;
-        table.doubt = shown.doubt.clone();
-        let mut differs = shown.chains.iter().any(|c| table.chain(&c.name).is_none());
-        for chain in &mut table.chains {
-            let Some(other) = shown.chains.iter().find(|c| c.name == chain.name) else {
-                // iptables-nft-save prints built-in chains that do not exist; they hold nothing.
-                differs |= !chain.rules.is_empty();
-                chain.base = None;
-                continue;
-            };
-            differs |= other.rules.len() != chain.rules.len();
-            // Priority and policy as the kernel has them.
-            chain.base = other.base.clone();
-            let id = (table.family.name().to_owned(), table.name.clone(), chain.name.clone());
-            let expressions = native.expressions.get(&id).map(Vec::as_slice).unwrap_or_default();
-            for ((rule, expression), other) in chain.rules.iter_mut().zip(expressions).zip(&other.rules) {
-                if foreign(expression) {
-                    if shows_extension(expression) {
-                        rule.steps.insert(0, Step::Test(Test::Undecided("a rule that mixes nftables and iptables".to_owned())));
-                    } else {
-                        *rule = other.clone();
-                    }
-                }
-            }
-        }
-        if differs {
-            // Native rules or chains stand in it, or it changed between the two readings: nft's own view is kept.
-            continue;
-        }
-        native.tables[place] = table;
-    }
-}
-
-fn statements(expression: &Json) -> impl Iterator<Item = (&String, &Json)> {
-    expression.as_array().into_iter().flatten().filter_map(|s| s.as_object().and_then(|o| o.iter().next()))
-}
-
-fn shows_extension(expression: &Json) -> bool {
-    statements(expression).any(|(name, _)| name == "xt")
-}
-
-/// Whether a rule holds what iptables-nft never writes.
-fn foreign(expression: &Json) -> bool {
-    statements(expression).any(|(name, body)| match name.as_str() {
-        "match" => {
-            let key = |place: &str| body.pointer(place).and_then(Json::as_str);
-            let left = body.get("left").map(|l| l.get("&").and_then(|m| m.get(0)).unwrap_or(l)).cloned().unwrap_or_default();
-            let field = left.pointer("/payload/field").or_else(|| left.pointer("/meta/key")).and_then(Json::as_str).unwrap_or("");
-            let known = [
-                "saddr", "daddr", "protocol", "dport", "sport", "flags", "type", "code", "iifname", "oifname", "l4proto", "mark",
-                "nexthdr", "nfproto", "pkttype",
-            ]
-            .contains(&field);
-            let set = body.pointer("/right/set").is_some() || key("/right").is_some_and(|r| r.starts_with('@'));
-            !known || set
-        }
-        "counter" | "accept" | "drop" | "return" | "jump" | "goto" | "limit" | "xt" | "log" | "mangle" | "comment" => false,
-        // iptables-nft writes these as extensions up to some release, natively later; the save line is right for them.
-        "redirect" | "dnat" | "snat" | "masquerade" | "reject" => false,
-        _ => true,
-    })
 }
 
 /// Who manages it.

@@ -1,10 +1,15 @@
-//! The evaluator without a kernel: small rulesets as the tools print them.
+//! The evaluator without a kernel: small rulesets of legacy iptables as text, those of nf_tables as the kernel once dumped them.
+//!
+//! The dumps stand in `testdata/`. After a change of a ruleset here, `UPDATE=1 cargo test --lib firewall::` as root makes them anew,
+//! with nft and iptables of the machine in a network namespace that goes away again.
 
 use super::model::Model;
 use super::read::{Raw, assemble};
 use super::*;
 use crate::fix::action::open_port::plan_open_port;
-use crate::host::{Command, Got, Host, Identity, InterfaceAddress, Kind, Meta, Miss, Output, Space, Tail, amqp, rpc};
+use crate::host::{
+    Command, Got, Host, Identity, InterfaceAddress, Kind, Load, Meta, Miss, Output, Space, Tail, amqp, live::Live, rpc,
+};
 use std::path::{Path as FilePath, PathBuf};
 
 /// A firewall around a model; nothing else of it matters to a verdict.
@@ -21,30 +26,52 @@ pub fn firewall(mut model: Model) -> Firewall {
     }
 }
 
-fn nothing() -> Raw {
-    Raw { nft: nft_json::parse(NO_RULES.as_bytes()), save: [None, None], legacy: [None, None], no_nf_tables: false }
+fn absent() -> Got<Vec<u8>> {
+    Err(Miss::Absent { what: "it".to_owned() })
 }
 
-const NO_RULES: &str = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}}]}"#;
+fn nothing() -> Raw {
+    Raw { nf_tables: absent(), legacy: [None, None], ip_sets: absent() }
+}
+
+/// What the kernel holds once `load` was done, from `testdata/NAME.nl`.
+fn recorded(name: &str, load: Load) -> Vec<u8> {
+    let path = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("src/facts/firewall/testdata").join(format!("{name}.nl"));
+    if std::env::var_os("UPDATE").is_some() {
+        let loaded = Live::default().scratch(&[load]).unwrap();
+        assert_eq!(loaded.failed, [], "{name}");
+        std::fs::write(&path, loaded.nf_tables.unwrap()).unwrap();
+    }
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; UPDATE=1 as root makes it", path.display()))
+}
+
+/// The dump of a ruleset in nft's language.
+pub fn dump(name: &str, ruleset: &str) -> Vec<u8> {
+    let file = std::env::temp_dir().join(format!("rmq-audit-{}-{name}.nft", std::process::id()));
+    std::fs::write(&file, ruleset).unwrap();
+    let bytes = recorded(name, Load::Nft { file: file.clone() });
+    let _ = std::fs::remove_file(file);
+    bytes
+}
+
+/// The dump of a ruleset that iptables-nft-restore loaded.
+pub fn iptables_dump(name: &str, save: &str) -> Vec<u8> {
+    recorded(name, Load::Restore { v6: false, legacy: Some(false), keep: false, input: save.to_owned() })
+}
+
+fn of_dump(dump: Vec<u8>) -> Firewall {
+    firewall(assemble(Raw { nf_tables: Ok(dump), ..nothing() }))
+}
 
 fn legacy(rules: &str) -> Firewall {
     let text = format!("*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{rules}COMMIT\n");
     firewall(assemble(Raw { legacy: [Some(Ok(text.into_bytes())), None], ..nothing() }))
 }
 
-/// A table `inet t` with one input chain, from rule expressions in nft's JSON.
-fn native(version: &str, objects: &str, rules: &[&str]) -> Firewall {
-    let mut text = format!(
-        r#"{{"nftables": [{{"metainfo": {{"version": "{version}"}}}}, {{"table": {{"family": "inet", "name": "t", "handle": 1}}}},
-        {{"chain": {{"family": "inet", "table": "t", "name": "in", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}}}}{objects}"#
-    );
-    for (rule, handle) in rules.iter().zip(10..) {
-        text +=
-            &format!(r#", {{"rule": {{"family": "inet", "table": "t", "chain": "in", "handle": {handle}, "expr": {rule}}}}}"#);
-    }
-    // Later packets of the connection are not what these tests are about.
-    text += r#", {"rule": {"family": "inet", "table": "t", "chain": "in", "handle": 99, "expr": [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "established"}}, {"accept": null}]}}]}"#;
-    firewall(assemble(Raw { nft: nft_json::parse(text.as_bytes()), ..nothing() }))
+/// A table `inet t` with sets and one input chain of policy drop. Later packets of a connection are not what these tests are about.
+fn native(name: &str, sets: &str, rules: &str) -> Firewall {
+    let chain = format!("type filter hook input priority 0; policy drop;\n{rules}\nct state established accept");
+    of_dump(dump(name, &format!("table inet t {{\n{sets}\nchain in {{\n{chain}\n}}\n}}\n")))
 }
 
 fn packet(source: &str) -> Packet {
@@ -126,100 +153,112 @@ fn a_translation_is_no_accept() {
 #[test]
 fn what_cannot_be_read_is_unknown() {
     let unknown = |raw: Raw| firewall(assemble(raw)).verdict(&packet("10.0.0.1")).why().map(str::to_owned);
-    let denied = || -> Got<Vec<u8>> { Err(Miss::failed("nft -j list ruleset", "Operation not permitted")) };
-    assert!(unknown(Raw { nft: Err("not permitted".to_owned()), ..nothing() }).unwrap().contains("not permitted"));
-    assert!(unknown(Raw { nft: nft_json::parse(b""), ..nothing() }).unwrap().contains("printed nothing"));
-    assert!(unknown(Raw { nft: nft_json::parse(b"{\"nftables\": ["), ..nothing() }).is_some());
-    let absent = || Err("nft: not there".to_owned());
-    assert!(unknown(Raw { nft: absent(), ..nothing() }).is_some());
+    let denied = || -> Got<Vec<u8>> { Err(Miss::Denied { what: "nf_tables".to_owned() }) };
+    let nf_tables = |answer| unknown(Raw { nf_tables: answer, ..nothing() });
+    assert!(nf_tables(denied()).unwrap().contains("permission denied"));
+    assert!(nf_tables(Ok(Vec::new())).unwrap().contains("cut off"));
+    let whole = dump("accept", "table inet t {\nchain in {\ntype filter hook input priority 0\naccept\n}\n}\n");
+    assert_eq!(nf_tables(Ok(whole.clone())), None);
+    for length in [1, 16, 20, whole.len() / 2, whole.len() - 4] {
+        assert!(nf_tables(Ok(whole[..length].to_vec())).is_some(), "{length}");
+    }
     assert!(unknown(Raw { legacy: [Some(denied()), None], ..nothing() }).is_some());
     assert!(unknown(Raw { legacy: [Some(Ok(b"*filter\n:INPUT DROP [0:0]\n".to_vec())), None], ..nothing() }).is_some());
-    // The IPv6 half does not spoil IPv4, and a kernel without nf_tables needs no nft.
+    // The IPv6 half does not spoil IPv4, a kernel without nf_tables needs no answer, and unread ipsets matter only to rules that
+    // name some.
     assert_eq!(unknown(Raw { legacy: [None, Some(denied())], ..nothing() }), None);
-    assert_eq!(unknown(Raw { nft: absent(), no_nf_tables: true, ..nothing() }), None);
+    assert_eq!(unknown(Raw { ip_sets: denied(), ..nothing() }), None);
 }
 
-const DPORT: &str = r#"{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 5672}}"#;
-
 #[test]
-fn dialects_of_nft() {
-    // Flag lists: nested, a plain list, flat.
-    for flags in [
-        r#"{"|": [{"|": [{"|": ["fin", "syn"]}, "rst"]}, "ack"]}"#,
-        r#"["fin", "syn", "rst", "ack"]"#,
-        r#"{"|": ["fin", "syn", "rst", "ack"]}"#,
-    ] {
-        let test = format!(
-            r#"{{"match": {{"op": "!=", "left": {{"&": [{{"payload": {{"protocol": "tcp", "field": "flags"}}}}, {flags}]}}, "right": "syn"}}}}"#
-        );
-        let fw = native("1.1.3", "", &[&format!("[{test}, {{\"drop\": null}}]"), &format!("[{DPORT}, {{\"accept\": null}}]")]);
-        let v = judge(&fw, "10.0.0.1");
-        // The SYN passes; the client's next packet is dropped by the same rule.
-        assert_eq!((v.verdict.as_str(), v.packet.as_str()), ("drop", "established"));
-    }
-    for reject in [r#"{"reject": null}"#, r#"{"reject": {"type": "icmpx", "expr": "port-unreachable"}}"#] {
-        let v = judge(&native("0.9.8", "", &[&format!("[{DPORT}, {reject}]")]), "10.0.0.1");
-        assert_eq!((v.reject_with.as_deref(), v.sees.as_str()), (Some("icmp-port-unreachable"), "refused"));
-        assert_eq!(v.decided_by.unwrap().rule, "tcp dport 5672 reject");
-        let v6 = judge(&native("0.9.8", "", &[&format!("[{DPORT}, {reject}]")]), "fd00::1");
-        assert_eq!(v6.reject_with.as_deref(), Some("icmp6-port-unreachable"));
-    }
+fn flags_and_rejects() {
+    let fw = native("flags", "", "tcp flags & (fin|syn|rst|ack) != syn drop\ntcp dport 5672 accept");
+    let v = judge(&fw, "10.0.0.1");
+    // The SYN passes; the client's next packet is dropped by the same rule.
+    assert_eq!((v.verdict.as_str(), v.packet.as_str()), ("drop", "established"));
+    let fw = native("reject", "", "tcp dport 5672 reject");
+    let v = judge(&fw, "10.0.0.1");
+    assert_eq!((v.reject_with.as_deref(), v.sees.as_str()), (Some("icmp-port-unreachable"), "refused"));
+    assert_eq!(judge(&fw, "fd00::1").reject_with.as_deref(), Some("icmp6-port-unreachable"));
+    let fw = native("reject-v6", "", "reject with icmpv6 type admin-prohibited\nreject with icmp type host-prohibited");
+    assert_eq!(judge(&fw, "fd00::1").reject_with.as_deref(), Some("icmp6-adm-prohibited"));
+    assert_eq!(judge(&fw, "10.0.0.1").reject_with.as_deref(), Some("icmp-host-prohibited"));
 }
 
 #[test]
 fn sets_maps_and_what_is_not_known() {
-    let set = r#", {"set": {"family": "inet", "name": "s", "table": "t", "type": ["ipv4_addr", "inet_service"], "handle": 2, "flags": ["interval"],
-        "elem": [{"concat": [{"prefix": {"addr": "10.0.0.0", "len": 30}}, {"range": [5671, 5672]}]}]}}"#;
-    let key =
-        r#"{"concat": [{"payload": {"protocol": "ip", "field": "saddr"}}, {"payload": {"protocol": "tcp", "field": "dport"}}]}"#;
-    let rule = format!(r#"[{{"match": {{"op": "==", "left": {key}, "right": "@s"}}}}, {{"accept": null}}]"#);
-    let fw = native("1.0.6", set, &[&rule]);
+    let set = "set s { type ipv4_addr . inet_service; flags interval; elements = { 10.0.0.0/30 . 5671-5672 } }";
+    let rule = "ip saddr . tcp dport @s accept";
+    let fw = native("concatenation", set, rule);
     assert_eq!((judge(&fw, "10.0.0.1").verdict, judge(&fw, "10.0.0.5").verdict), ("accept".to_owned(), "drop".to_owned()));
     assert_eq!(judge(&fw, "10.0.0.5").decided_by.unwrap().rule, "policy drop");
     assert_eq!(network(&fw, "10.0.0.0/24").verdict, "depends");
     // A miss ends the rule, a hit with continue goes on in it.
-    let vmap = |port: u16, verdict: &str| {
-        let rule = format!(
-            r#"[{{"vmap": {{"key": {{"payload": {{"protocol": "tcp", "field": "dport"}}}}, "data": {{"set": [[{port}, {{"{verdict}": null}}]]}}}}}}, {{"accept": null}}]"#
-        );
-        judge(&native("1.0.6", "", &[&rule]), "10.0.0.1").verdict
+    let vmap = |name: &str, port: u16, verdict: &str| {
+        let rule = format!("tcp dport vmap {{ {port} : {verdict} }} accept");
+        judge(&native(name, "", &rule), "10.0.0.1").verdict
     };
-    assert_eq!(
-        (vmap(22, "accept").as_str(), vmap(5672, "continue").as_str(), vmap(5672, "drop").as_str()),
-        ("drop", "accept", "drop")
-    );
-    let strange = format!(r#"[{DPORT}, {{"warp": {{"factor": 9}}}}, {{"accept": null}}]"#);
-    let v = judge(&native("9.9.9", "", &[&strange]), "10.0.0.1");
-    assert_eq!(v.verdict, "depends");
-    assert!(v.depends_on[0].contains("warp"));
+    assert_eq!(vmap("vmap-miss", 22, "accept"), "drop");
+    assert_eq!(vmap("vmap-continue", 5672, "continue"), "accept");
+    assert_eq!(vmap("vmap-drop", 5672, "drop"), "drop");
     // An element that packets add is no element to rely on.
-    let adds = format!(r#"[{{"set": {{"op": "add", "elem": {key}, "set": "@s"}}}}]"#);
-    assert_eq!(judge(&native("1.0.6", set, &[&rule, &adds]), "10.0.0.5").verdict, "depends");
+    let set = "set s { type ipv4_addr . inet_service; flags dynamic; }";
+    let fw = native("dynamic", set, &format!("{rule}\nadd @s {{ ip saddr . tcp dport }}"));
+    assert_eq!(judge(&fw, "10.0.0.5").verdict, "depends");
 }
 
 #[test]
-fn nft_and_iptables_readings_of_one_table() {
-    let table = |rule: &str| {
-        format!(
-            r#"{{"nftables": [{{"metainfo": {{"version": "1.0.6"}}}}, {{"table": {{"family": "ip", "name": "filter", "handle": 1}}}},
-            {{"chain": {{"family": "ip", "table": "filter", "name": "INPUT", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}}}},
-            {{"rule": {{"family": "ip", "table": "filter", "chain": "INPUT", "handle": 2, "expr": {rule}}}}}]}}"#
-        )
+fn an_expression_of_a_newer_kernel_makes_its_rule_undecided() {
+    let rules = "tcp dport 22 counter accept\ntcp dport 5672 counter accept";
+    let whole = dump("strange", &format!("table inet t {{\nchain in {{\ntype filter hook input priority 0\n{rules}\n}}\n}}\n"));
+    let at = |from: usize| from + whole[from..].windows(8).position(|w| w == b"counter\0").unwrap();
+    let (first, second) = (at(0), at(at(0) + 1));
+    let judged = |place: usize, name: &[u8; 8]| {
+        let mut bytes = whole.clone();
+        bytes[place..place + 8].copy_from_slice(name);
+        judge(&of_dump(bytes), "10.0.0.1")
     };
-    let fw = |rule: &str, save: &str| {
-        let save = format!("*filter\n:INPUT ACCEPT [0:0]\n{save}COMMIT\n").into_bytes();
-        firewall(assemble(Raw { nft: nft_json::parse(table(rule).as_bytes()), save: [Some(Ok(save)), None], ..nothing() }))
-    };
-    // iptables-nft-save leaves the native set out of the line.
-    let lie = r#"[{"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": {"set": [80, 443]}}}, {"drop": null}]"#;
-    assert_eq!(judge(&fw(lie, "-A INPUT -p tcp -j DROP\n"), "10.0.0.1").verdict, "accept");
-    // nft does not say what an extension matches.
-    let xt = r#"[{"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "tcp"}}, {"xt": {"type": "match", "name": "multiport"}}, {"counter": {"packets": 0, "bytes": 0}}, {"drop": null}]"#;
+    let v = judged(second, b"warping\0");
+    assert_eq!(v.verdict, "depends");
+    assert!(v.depends_on.iter().any(|on| on.contains("warping")), "{:?}", v.depends_on);
+    // A certain No beats it.
+    assert_eq!(judged(first, b"warping\0").verdict, "accept");
+}
+
+#[test]
+fn tables_of_iptables_are_told_from_others_by_what_stands_in_them() {
     let multiport = "-A INPUT -p tcp -m multiport --dports 80,5671:5672 -j DROP\n";
-    let v = judge(&fw(xt, multiport), "10.0.0.1");
+    let save = format!("*filter\n:INPUT ACCEPT [0:0]\n{multiport}COMMIT\n");
+    let fw = of_dump(iptables_dump("multiport", &save));
+    assert_eq!(fw.model.tables[0].engine, model::Engine::IptablesNft);
+    let v = judge(&fw, "10.0.0.1");
     assert_eq!((v.verdict.as_str(), v.decided_by.unwrap().handle_or_line), ("drop", Some(1)));
-    // The readings do not fit each other: nothing is said for certain.
-    assert_eq!(judge(&fw(xt, &multiport.repeat(2)), "10.0.0.1").verdict, "depends");
+    // iptables-nft-save leaves the native set out of the line; the kernel does not.
+    let mixed = "table ip filter {\nchain INPUT {\ntype filter hook input priority 0\ntcp dport { 80, 443 } drop\n}\n}\n";
+    let fw = of_dump(dump("mixed", mixed));
+    assert_eq!(fw.model.tables[0].engine, model::Engine::Nftables);
+    assert_eq!(judge(&fw, "10.0.0.1").verdict, "accept");
+}
+
+#[test]
+fn hooks_and_flags_of_tables() {
+    let ruleset = "
+        table inet asleep { flags dormant; chain in { type filter hook input priority 0; policy drop; }; }
+        table arp filter { chain in { type filter hook input priority 0; policy drop; }; }
+        table bridge filter { chain in { type filter hook input priority 0; policy drop; }; }
+        table netdev dev { chain lo { type filter hook ingress device lo priority 5; drop; }; }
+        table ip a { chain one { type filter hook input priority 7; accept; }; chain two { type nat hook prerouting priority dstnat; }; }
+        ";
+    let tables = of_dump(dump("hooks", ruleset)).model.tables;
+    let titles: Vec<String> = tables.iter().map(model::Table::title).collect();
+    assert_eq!(titles, ["inet asleep", "netdev dev", "ip a"]);
+    assert!(tables[0].chains[0].base.is_none() && tables[0].handle > 0);
+    let ingress = tables[1].chains[0].base.as_ref().unwrap();
+    assert_eq!((ingress.hook, ingress.priority, ingress.devices.as_slice()), (model::Hook::Ingress, 5, &["lo".to_owned()][..]));
+    let [one, two] = [0, 1].map(|c| tables[2].chains[c].base.as_ref().unwrap());
+    assert_eq!((one.priority, one.accept, one.nat), (7, true, false));
+    assert_eq!((two.priority, two.hook, two.nat), (-100, model::Hook::Prerouting, true));
+    assert!(one.handle < two.handle);
 }
 
 fn plan(fw: &Firewall, from: &str) -> Result<crate::fix::action::open_port::OpenPort, String> {
@@ -307,12 +346,13 @@ fn plans_for_ufw() {
 
 #[test]
 fn plans_for_nftables_and_firewalld() {
-    let mut fw = native("1.0.6", "", &[&format!("[{DPORT}, {{\"drop\": null}}]")]);
+    let mut fw = native("plan", "", "tcp dport 5672 drop");
+    let handle = fw.model.tables[0].chains[0].rules[0].number;
     fw.manager = "nftables-service".to_owned();
     let open = plan(&fw, "10.0.0.0/24").unwrap();
     let own = "inet t rmq_audit_5672_10_0_0_0_24";
     let run = format!(
-        "nft add chain {own}; flush chain {own}; add rule {own} ip saddr 10.0.0.0/24 tcp dport 5672 accept comment \"rmq-audit\"; insert rule inet t in position 10 jump rmq_audit_5672_10_0_0_0_24"
+        "nft add chain {own}; flush chain {own}; add rule {own} ip saddr 10.0.0.0/24 tcp dport 5672 accept comment \"rmq-audit\"; insert rule inet t in position {handle} jump rmq_audit_5672_10_0_0_0_24"
     );
     assert_eq!(lines(&open.steps), [(run, format!("nft flush chain {own}"))]);
     assert!(!open.persistent && open.note.unwrap().contains("/etc/nftables.conf"));
@@ -337,11 +377,16 @@ fn plans_for_nftables_and_firewalld() {
 struct Files {
     files: BTreeMap<&'static str, String>,
     outputs: BTreeMap<Command, Output>,
+    nf_tables: Option<Got<Vec<u8>>>,
 }
 
 impl Files {
     fn output(mut self, command: Command, code: i32, stdout: &str, stderr: &str) -> Files {
         self.outputs.insert(command, Output { code: Some(code), stdout: stdout.into(), stderr: stderr.into() });
+        self
+    }
+    fn nf_tables(mut self, dump: Got<Vec<u8>>) -> Files {
+        self.nf_tables = Some(dump);
         self
     }
     fn file(mut self, path: &'static str, text: &str) -> Files {
@@ -366,6 +411,9 @@ impl Host for Files {
     }
     fn run(&self, command: &Command) -> Got<Output> {
         self.outputs.get(command).cloned().map_or_else(|| not_there(command), Ok)
+    }
+    fn nf_tables(&self) -> Got<Vec<u8>> {
+        self.nf_tables.clone().unwrap_or_else(|| Err(Miss::failed("nf_tables", "the test gave none")))
     }
     fn addresses(&self) -> Got<Vec<InterfaceAddress>> {
         Ok(Vec::new())
@@ -394,13 +442,7 @@ impl Host for Files {
 fn managers_and_engines() {
     let collected = |host: &Files| collect(host).known().unwrap().clone();
     let save = "*filter\n:INPUT DROP [0:0]\n:ufw-user-input - [0:0]\nCOMMIT\n";
-    let json = r#"{"nftables": [{"table": {"family": "ip", "name": "filter", "handle": 1}}, {"chain": {"family": "ip", "table": "filter", "name": "INPUT", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}}, {"chain": {"family": "ip", "table": "filter", "name": "ufw-user-input", "handle": 2}}]}"#;
-    let iptables = || {
-        Files::default()
-            .output(Command::NftRuleset, 0, json, "")
-            .output(Command::IptablesNftSave { v6: false }, 0, save, "")
-            .output(Command::IptablesNftSave { v6: true }, 0, "", "")
-    };
+    let iptables = || Files::default().nf_tables(Ok(iptables_dump("ufw", save)));
     let fw = collected(&iptables().file("/etc/ufw/ufw.conf", "# x\nENABLED=yes\nLOGLEVEL=low\n"));
     assert_eq!((fw.manager.as_str(), fw.ufw_enabled, fw.ufw_loaded), ("ufw", true, true));
     assert_eq!(fw.engines, ["iptables-nft"]);
@@ -408,30 +450,21 @@ fn managers_and_engines() {
     assert_eq!(collected(&iptables()).manager, "iptables");
     let persistent = iptables().file("/etc/systemd/system/multi-user.target.wants/netfilter-persistent.service", "");
     assert_eq!(collected(&persistent).manager, "netfilter-persistent");
+    let native = "table inet filter {\nchain INPUT {\ntype filter hook input priority 0; policy drop;\n}\n}\n";
     let native = Files::default()
-        .output(Command::NftRuleset, 0, &json.replace("\"ip\"", "\"inet\""), "")
+        .nf_tables(Ok(dump("inet-filter", native)))
         .file("/etc/systemd/system/sysinit.target.wants/nftables.service", "");
     assert_eq!(collected(&native).manager, "nftables-service");
 }
 
 #[test]
-fn no_tools_is_no_firewall_only_where_the_kernel_has_none() {
+fn no_answer_is_no_firewall_only_where_the_kernel_has_none() {
     let verdict = |host: &Files| collect(host).known().unwrap().verdict(&packet("10.0.0.1"));
     assert!(verdict(&Files::default()).why().is_some());
-    let without = || {
-        Files::default()
-            .file("/proc/modules", "ext4 1 1 - Live 0x0\n")
-            .file("/proc/sys/kernel/osrelease", "6.1.0\n")
-            .file("/lib/modules/6.1.0/modules.builtin", "kernel/net/netfilter/nf_log.ko\n")
-    };
+    let without = || Files::default().nf_tables(absent());
     assert_eq!(verdict(&without()).known().unwrap().verdict, "accept");
-    // Built in, or loaded: somebody may use it.
-    assert!(
-        verdict(&without().file("/lib/modules/6.1.0/modules.builtin", "kernel/net/netfilter/nf_tables.ko\n")).why().is_some()
-    );
-    assert!(verdict(&without().file("/proc/modules", "nf_tables 1 1 - Live 0x0\n")).why().is_some());
     // Legacy tables are listed, and their tool is not there.
     assert!(verdict(&without().file("/proc/net/ip_tables_names", "filter\n")).why().is_some());
-    let denied = Files::default().output(Command::NftRuleset, 1, "", "Operation not permitted (you must be root)");
-    assert!(verdict(&denied).why().unwrap().contains("must be root"));
+    let denied = Files::default().nf_tables(Err(Miss::Denied { what: "nf_tables needs CAP_NET_ADMIN".to_owned() }));
+    assert!(verdict(&denied).why().unwrap().contains("CAP_NET_ADMIN"));
 }
