@@ -105,6 +105,13 @@ fn one(step: &Step, explain: &dyn Fn(&Step) -> String) -> Result<Choice, AskErro
     }
 }
 
+/// A line of a watch: standard output, at once.
+pub fn tell(text: &str) {
+    let mut out = std::io::stdout();
+    // A reader that went away is no failure.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 /// Questions and what belongs to them go to standard error: standard output is for the report.
 pub fn say(text: &str) {
     let mut err = std::io::stderr();

@@ -16,6 +16,7 @@ mod render;
 mod report;
 mod rules;
 mod verbs;
+mod watch;
 
 use clap::Parser;
 use std::io::Write;

@@ -20,6 +20,7 @@ use clap::CommandFactory;
 use std::path::Path;
 
 mod repair;
+mod watch;
 
 /// Exit codes of CONTRACT section 2.
 pub const OK: u8 = 0;
@@ -181,11 +182,26 @@ fn why(global: &Global, args: &WhyArgs) -> anyhow::Result<Done> {
     let (Some(path), Some(client)) = (audit.report.paths.first(), audit.facts.clients.first()) else {
         bail!("the way of {} could not be evaluated", args.address);
     };
-    let why = Why::new(path.clone(), client, &audit.facts);
+    let mut why = Why::new(path.clone(), client, &audit.facts);
     let name = audit.report.host.name.as_deref().unwrap_or("this host");
+    let shown = |why: &Why| render::why::render(why, name, &term(global), global.verbose > 0);
+    if args.watch {
+        if global.capture.is_some() || global.root.is_some() {
+            bail!("only the host itself can be watched, no capture and no file tree");
+        }
+        if global.format == Format::Text {
+            crate::ask::tell(&format!("{}\n", shown(&why)));
+        }
+        let watched = watch::watch(global, host.as_ref(), &audit)?;
+        let code = if global.exit_zero { OK } else { watch::code(&watched) };
+        let summary = format!("\n{}", render::why::ended(&watched, &term(global)));
+        why.watched = Some(watched);
+        let text = if global.format == Format::Text { summary } else { render::json(&why)? };
+        return Ok(Done { text: deliver(global, text)?, code });
+    }
     let text = match global.format {
         Format::Json => render::json(&why)?,
-        Format::Text => render::why::render(&why, name, &term(global), global.verbose > 0),
+        Format::Text => shown(&why),
     };
     let code = match why.path.state {
         _ if global.exit_zero => OK,

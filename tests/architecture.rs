@@ -20,7 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &["facts", "findings", "path", "rules"]),
     ("audit", &["facts", "findings", "host", "path", "policy", "report", "rules"]),
     ("fix", &["facts", "findings", "formats", "host", "policy", "report", "rules"]),
-    ("render", &["facts", "findings", "fix", "path", "report", "rules"]),
+    ("watch", &["facts", "formats", "host"]),
+    ("render", &["facts", "findings", "fix", "path", "report", "rules", "watch"]),
     ("cli", &["policy", "rules"]),
 ];
 

@@ -2,9 +2,10 @@
 
 use super::walk::Stray;
 use super::{
-    COMMAND_TIMEOUT, Command, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, Load, Loaded, Meta, Miss, Output,
-    Space, Tail, amqp, diag, dist, dumps, exec, rpc, scratch, walk,
+    COMMAND_TIMEOUT, Command, Connection, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, Load, Loaded, Meta, Miss,
+    Output, Space, Tail, amqp, diag, dist, dumps, exec, rpc, scratch, walk,
 };
+use crate::formats::cidr::Cidr;
 use nix::fcntl::OFlag;
 use nix::ifaddrs::{InterfaceAddress as RawAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
@@ -114,6 +115,10 @@ impl Host for Live {
 
     fn listeners(&self) -> Got<Vec<ListeningSocket>> {
         diag::listeners()
+    }
+
+    fn connections(&self, port: u16, from: &Cidr) -> Got<Vec<Connection>> {
+        diag::connections(port, from)
     }
 
     fn nf_tables(&self) -> Got<Vec<u8>> {

@@ -26,8 +26,9 @@ pub mod write;
 #[cfg(test)]
 pub mod fake;
 
+use crate::formats::cidr::Cidr;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -170,6 +171,8 @@ pub enum Command {
     Journal { unit: String, lines: u32 },
     /// `iptables-nft-save` (falls back to `iptables-save` where that says it is nf_tables)
     IptablesNftSave { v6: bool },
+    /// `iptables-legacy-save -c` or its IPv6 twin: with counters
+    IptablesLegacyCounters { v6: bool },
     /// `iptables-legacy-save`; only to be asked for when /proc/net/ip_tables_names lists a table: reading must not create one
     IptablesLegacySave { v6: bool },
     /// `nft -a list ruleset`
@@ -191,6 +194,8 @@ impl Command {
             }
             Command::IptablesNftSave { v6: false } => words(&["iptables-nft-save"]),
             Command::IptablesNftSave { v6: true } => words(&["ip6tables-nft-save"]),
+            Command::IptablesLegacyCounters { v6: false } => words(&["iptables-legacy-save", "-c"]),
+            Command::IptablesLegacyCounters { v6: true } => words(&["ip6tables-legacy-save", "-c"]),
             Command::IptablesLegacySave { v6: false } => words(&["iptables-legacy-save"]),
             Command::IptablesLegacySave { v6: true } => words(&["ip6tables-legacy-save"]),
             Command::NftRuleset => words(&["nft", "-a", "list", "ruleset"]),
@@ -251,6 +256,25 @@ pub struct ListeningSocket {
     pub inode: u64,
     /// An IPv6 socket that does not take IPv4; `None`: an IPv4 socket, or not told.
     pub v6_only: Option<bool>,
+}
+
+/// One TCP connection of a port of this host, in whatever state but listening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub state: ConnectionState,
+}
+
+/// States that tell how far a connection came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// The SYN came in and was answered; the client's next packet did not come yet.
+    Half,
+    /// The three packets were exchanged, and the program may or may not have taken it.
+    Established,
+    /// On its way out, or over a moment ago.
+    Closing,
 }
 
 /// One thing that a boot loads into the packet filter.
@@ -319,6 +343,11 @@ pub trait Host: Sync {
     fn addresses(&self) -> Got<Vec<InterfaceAddress>>;
     /// Listening TCP sockets from the kernel's socket diagnostics; where they cannot be had, /proc/net/tcp can.
     fn listeners(&self) -> Got<Vec<ListeningSocket>> {
+        Err(Miss::Unavailable { what: "socket diagnostics".to_owned(), why: "not on this host".to_owned() })
+    }
+    /// TCP connections of a network (or address) to a local port, from the kernel's socket diagnostics.
+    fn connections(&self, port: u16, from: &Cidr) -> Got<Vec<Connection>> {
+        let _ = (port, from);
         Err(Miss::Unavailable { what: "socket diagnostics".to_owned(), why: "not on this host".to_owned() })
     }
     fn run(&self, command: &Command) -> Got<Output>;

@@ -2,11 +2,12 @@
 
 use super::term::{Term, Tone, clean, wrap};
 use super::text::{stage_name, symptom};
+use crate::facts::Facts;
 use crate::facts::clients::Client;
 use crate::facts::firewall::{DecidingRule, Possibility, Verdict};
-use crate::facts::{Fact, Facts};
 use crate::path::{Basis, Path, PathState, StageState};
 use crate::rules::Stage;
+use crate::watch::{Reached, Watched};
 use serde::Serialize;
 
 /// `rmq-audit/why/1` (CONTRACT section 5).
@@ -21,6 +22,8 @@ pub struct Why {
     pub interface: Option<String>,
     /// Who manages the packet filter: ufw | firewalld | nftables-service | netfilter-persistent | iptables | nftables | none; null: not known
     pub manager: Option<String>,
+    /// With `--watch`: what was seen while the client tried; null without
+    pub watched: Option<Watched>,
 }
 
 impl Why {
@@ -31,6 +34,7 @@ impl Why {
             firewall: client.firewall.known().cloned(),
             interface: client.interface.known().cloned().flatten(),
             manager: facts.firewall.known().map(|f| f.manager.clone()),
+            watched: None,
         }
     }
 }
@@ -74,7 +78,7 @@ impl Filter<'_> {
         }
         self.translation(verdict);
         if let Some(shadowed) = &verdict.shadowed_accept {
-            self.text(&format!("Behind it, without effect: {}:", place(shadowed)));
+            self.text(&format!("Behind it, without effect: {}:", shadowed.place()));
             self.quote(&shadowed.rule);
         }
     }
@@ -162,14 +166,14 @@ impl Filter<'_> {
         let when = if outcome.when.is_empty() { String::new() } else { format!(" {}", outcome.when.join(" and ")) };
         let by = outcome.decided_by.as_ref().map(|rule| format!(", by {}", lead(rule))).unwrap_or_default();
         self.row(Tone::Dim, self.term.dot(), "", &format!("{what}{when}{by}"));
-        if let Some(rule) = outcome.decided_by.as_ref().filter(|rule| !is_policy(rule)) {
+        if let Some(rule) = outcome.decided_by.as_ref().filter(|rule| !rule.is_policy()) {
             self.quote(&rule.rule);
         }
     }
 
     fn translation(&mut self, verdict: &Verdict) {
         let Some(to) = &verdict.delivered_to else { return };
-        let by = verdict.translated_by.as_ref().map(|rule| format!(" by {}:", place(rule))).unwrap_or_default();
+        let by = verdict.translated_by.as_ref().map(|rule| format!(" by {}:", rule.place())).unwrap_or_default();
         let (tone, mark, what) = match verdict.forwarded {
             true => (Tone::Warn, "!", format!("the connection is forwarded to {to}{by}")),
             false => (Tone::Dim, self.term.dot(), format!("the connection is redirected to {to}{by}")),
@@ -185,7 +189,7 @@ impl Filter<'_> {
 
     /// The rule itself, what it has counted, and the jumps that led to it.
     fn rule(&mut self, rule: &DecidingRule, way: &[DecidingRule]) {
-        if !is_policy(rule) {
+        if !rule.is_policy() {
             self.quote(&rule.rule);
         }
         if let Some(packets) = rule.packets {
@@ -193,7 +197,7 @@ impl Filter<'_> {
             self.text(&format!("Its counter: {counted} so far, from anybody."));
         }
         if !way.is_empty() {
-            let steps: Vec<String> = way.iter().map(|jump| format!("{} {}", jump.chain, number(jump))).collect();
+            let steps: Vec<String> = way.iter().map(|jump| format!("{} {}", jump.chain, jump.number())).collect();
             let arrow = if self.term.unicode { " → " } else { " -> " };
             self.text(&format!("Reached by {}{arrow}{}.", steps.join(arrow), rule.chain));
         }
@@ -225,26 +229,7 @@ impl Filter<'_> {
 
 /// The place, with a colon where the rule's text follows.
 fn lead(rule: &DecidingRule) -> String {
-    format!("{}{}", place(rule), if is_policy(rule) { "" } else { ":" })
-}
-
-fn is_policy(rule: &DecidingRule) -> bool {
-    rule.handle_or_line.is_none()
-}
-
-/// `ip filter INPUT, rule 3`; `inet filter input, handle 12`; `ip filter INPUT, policy DROP`
-pub fn place(rule: &DecidingRule) -> String {
-    let what = if is_policy(rule) { rule.rule.clone() } else { number(rule) };
-    format!("{} {}, {what}", rule.table, rule.chain)
-}
-
-/// iptables counts rules from 1; nft names them by handle.
-fn number(rule: &DecidingRule) -> String {
-    match rule.handle_or_line {
-        Some(n) if rule.rule.starts_with("-A ") => format!("rule {n}"),
-        Some(n) => format!("handle {n}"),
-        None => rule.rule.clone(),
-    }
+    format!("{}{}", rule.place(), if rule.is_policy() { "" } else { ":" })
 }
 
 /// What the client meets, and the next command.
@@ -279,6 +264,21 @@ fn ending(path: &Path, term: &Term) -> String {
     out
 }
 
+/// What a watch came to.
+pub fn ended(watched: &Watched, term: &Term) -> String {
+    let (tone, mark) = match watched.reached {
+        Reached::LoggedIn | Reached::Broker | Reached::Socket => (Tone::Good, term.ok()),
+        Reached::Nothing => (Tone::Warn, "?"),
+        _ => (Tone::Bad, term.fail()),
+    };
+    let mut out = String::new();
+    for (i, line) in wrap(&clean(&watched.summary), term.width - 3).into_iter().enumerate() {
+        let lead = if i == 0 { term.paint(tone, mark) } else { " ".to_owned() };
+        out.push_str(&format!("{lead} {line}\n"));
+    }
+    out
+}
+
 fn indented(out: &mut String, indent: usize, text: &str, term: &Term) {
     for line in wrap(text, term.width - indent) {
         out.push_str(&format!("{:indent$}{line}\n", ""));
@@ -287,8 +287,8 @@ fn indented(out: &mut String, indent: usize, text: &str, term: &Term) {
 
 /// The deciding rule by its place; its text stands below.
 fn named(detail: &str, verdict: Option<&Verdict>) -> String {
-    match verdict.and_then(|v| v.decided_by.as_ref()).filter(|rule| !is_policy(rule)) {
-        Some(rule) => detail.replace(&format!("{} {}: {}", rule.table, rule.chain, rule.rule), &place(rule)),
+    match verdict.and_then(|v| v.decided_by.as_ref()).filter(|rule| !rule.is_policy()) {
+        Some(rule) => detail.replace(&format!("{} {}: {}", rule.table, rule.chain, rule.rule), &rule.place()),
         None => detail.to_owned(),
     }
 }
@@ -378,7 +378,7 @@ mod tests {
             assumed: false,
         };
         let (interface, manager) = (Some("eth0".into()), Some("ufw".into()));
-        let why = Why { schema: String::new(), path, firewall: Some(verdict), interface, manager };
+        let why = Why { schema: String::new(), path, firewall: Some(verdict), interface, manager, watched: None };
         let text = render(&why, "mq1", &TERM, false);
         for line in text.lines() {
             assert!(line.width() <= 80, "{line}");

@@ -1,6 +1,7 @@
 //! Packet filters: who manages them, and the verdict for a packet.
 
 mod bounds;
+pub mod counters;
 mod display;
 mod ip_sets;
 mod iptables;
@@ -116,6 +117,27 @@ pub struct DecidingRule {
     pub handle_or_line: Option<i64>,
     /// Packets that the rule's counter has seen; null: it has none
     pub packets: Option<i64>,
+}
+
+impl DecidingRule {
+    /// It is a chain's policy.
+    pub fn is_policy(&self) -> bool {
+        self.handle_or_line.is_none()
+    }
+
+    /// iptables counts rules from 1; nft names them by handle.
+    pub fn number(&self) -> String {
+        match self.handle_or_line {
+            Some(n) if self.rule.starts_with("-A ") => format!("rule {n}"),
+            Some(n) => format!("handle {n}"),
+            None => self.rule.clone(),
+        }
+    }
+
+    /// `ip filter INPUT, rule 3`; `inet filter input, handle 12`; `ip filter INPUT, policy DROP`
+    pub fn place(&self) -> String {
+        format!("{} {}, {}", self.table, self.chain, self.number())
+    }
 }
 
 /// Ports from which Linux clients connect by default (net.ipv4.ip_local_port_range).
