@@ -9,7 +9,7 @@ use super::native::{Base, Bitwise, Compare, Data, FibResult, Native, Slot};
 use super::native::{Element as SetElement, Set as NativeSet};
 use super::xt;
 use crate::formats::netlink::{self as nl, Attribute, Message, attributes, messages};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Tables that iptables-nft makes.
@@ -49,21 +49,10 @@ pub fn tables(dump: &[u8], set_names: SetNames) -> Result<Vec<Table>> {
     for message in &all.chains {
         chain(message, &mut found)?;
     }
-    let mut sets = all.sets()?;
-    let mut rules = Rules { sets: &sets, set_names, updated: BTreeSet::new(), rewritten: Vec::new() };
+    let sets = all.sets()?;
+    let mut rules = Rules { sets: &sets, set_names, rewritten: Vec::new() };
     rules.read(&all.rules, &mut found)?;
-    let (updated, rewritten) = (rules.updated, rules.rewritten);
-    // Packets change these: what they hold when the next packet comes is not what they hold now. Few rulesets have any.
-    if !updated.is_empty() {
-        for id in &updated {
-            if let Some(set) = sets.get_mut(id) {
-                let doubt = Some(format!("the set @{}, which packets change", set.name));
-                *set = Arc::new(NativeSet { doubt, ..(**set).clone() });
-            }
-        }
-        found.iter_mut().flat_map(|t| &mut t.table.chains).for_each(|c| c.rules.clear());
-        Rules { sets: &sets, set_names, updated: BTreeSet::new(), rewritten: Vec::new() }.read(&all.rules, &mut found)?;
-    }
+    let rewritten = rules.rewritten;
     let mut tables: Vec<Table> = found.into_iter().map(finished).collect();
     if !rewritten.is_empty() {
         forget_rewritten(&mut tables, &rewritten);
@@ -485,8 +474,6 @@ type Rewritten = (Base, u32, u32);
 struct Rules<'a> {
     sets: &'a Sets,
     set_names: SetNames<'a>,
-    /// Sets that rules add to or take from.
-    updated: BTreeSet<SetId>,
     /// Header fields that rules write.
     rewritten: Vec<Rewritten>,
 }
@@ -870,9 +857,7 @@ impl Reader<'_, '_> {
         /// NFT_DYNSET_F_INV, NFT_DYNSET_F_EXPR
         const INVERTED: u32 = 1;
         const EXPRESSIONS: u32 = 2;
-        let name = f.text(1)?;
-        let set = self.set(&name)?;
-        self.rules.updated.insert((self.number, self.table.clone(), name));
+        let set = self.set(&f.text(1)?)?;
         let inner = own_instructions(f, 7, 10)?;
         let (op, flags) = (f.u32(3)?, f.u32_or(9, 0)?);
         if op > DELETE || flags & !(INVERTED | EXPRESSIONS) != 0 {

@@ -201,10 +201,11 @@ fn sets_maps_and_what_is_not_known() {
     assert_eq!(vmap("vmap-miss", 22, "accept"), "drop");
     assert_eq!(vmap("vmap-continue", 5672, "continue"), "accept");
     assert_eq!(vmap("vmap-drop", 5672, "drop"), "drop");
-    // An element that packets add is no element to rely on.
+    // What a packet adds is there for it, and for the rules behind, but not for those before.
     let set = "set s { type ipv4_addr . inet_service; flags dynamic; }";
-    let fw = native("dynamic", set, &format!("{rule}\nadd @s {{ ip saddr . tcp dport }}"));
-    assert_eq!(judge(&fw, "10.0.0.5").verdict, "depends");
+    let add = "add @s { ip saddr . tcp dport }";
+    assert_eq!(judge(&native("added-later", set, &format!("{rule}\n{add}")), "10.0.0.5").verdict, "drop");
+    assert_ne!(judge(&native("added-before", set, &format!("{add}\n{rule}")), "10.0.0.5").verdict, "drop");
 }
 
 #[test]
