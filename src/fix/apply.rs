@@ -301,6 +301,7 @@ impl<'a> Engine<'a> {
             }
             if phase == Phase::Firewall {
                 self.keep_closed_if_unsafe(&mut plan, &seen, !done.is_empty());
+                self.try_out_first(&mut plan);
             }
             if !plan.phase(phase).is_empty() {
                 self.carry_out_phase(run, &plan, phase)?;
@@ -324,6 +325,28 @@ impl<'a> Engine<'a> {
             None if down => "not opened while RabbitMQ does not run".into(),
             None => return,
         };
+        plan.changes.remove(&Phase::Firewall);
+        let (go, stay): (Vec<Step>, Vec<Step>) = plan.steps.drain(..).partition(|step| step.phase == Phase::Firewall);
+        plan.steps = stay;
+        plan.left.extend(go.into_iter().map(|step| Left { rule: step.rule, why: why.clone(), needs: Vec::new() }));
+    }
+
+    /// Connections that a change is to allow are tried in a copy of the packet filter, where there can be one: what does not work there
+    /// is not done here.
+    fn try_out_first(&self, plan: &mut Plan) {
+        let mut fails = None;
+        for step in &mut plan.steps {
+            for trial in &step.trials {
+                self.ui.say(Event::Changing { what: format!("trying the change in a copy of the packet filter: {}", trial.to) });
+                match self.world.try_out(trial) {
+                    Ok(()) => step.summary.push_str("; tried first in a copy of the packet filter"),
+                    Err(Trouble::Refused { why, .. }) => step.summary.push_str(&format!("; not tried in a copy first: {why}")),
+                    Err(other) => fails = Some(other.to_string()),
+                }
+            }
+        }
+        let Some(why) = fails else { return };
+        self.ui.say(Event::Failed { what: "the change of the packet filter".into(), why: why.clone() });
         plan.changes.remove(&Phase::Firewall);
         let (go, stay): (Vec<Step>, Vec<Step>) = plan.steps.drain(..).partition(|step| step.phase == Phase::Firewall);
         plan.steps = stay;

@@ -35,6 +35,13 @@ pub enum Op {
     Broker {
         mutation: Mutation,
     },
+    /// Deletes the nftables rules of one chain that bear this comment; none is as well.
+    RemoveRule {
+        /// `inet filter`
+        table: String,
+        chain: String,
+        comment: String,
+    },
     /// Restarts the unit and waits until it is up.
     Restart {
         unit: String,
@@ -80,7 +87,7 @@ impl Op {
         match self {
             Op::Settle { was, .. } => *was != Was::Stale,
             Op::Restart { .. } | Op::Start { .. } | Op::Broker { mutation: Mutation::EnsurePlugins { .. } } => true,
-            Op::Nothing | Op::Command { .. } | Op::Broker { .. } => false,
+            Op::Nothing | Op::Command { .. } | Op::Broker { .. } | Op::RemoveRule { .. } => false,
         }
     }
 
@@ -95,7 +102,7 @@ impl Op {
             Op::Settle { unit, was: Was::Stale } => vec![systemctl("start", unit)],
             Op::Settle { unit, was: Was::Stopped } => vec![systemctl("stop", unit)],
             Op::Settle { unit, was: Was::Trying } => vec![argv(&["systemctl", "--no-block", "restart", unit])],
-            Op::Nothing | Op::Broker { .. } => Vec::new(),
+            Op::Nothing | Op::Broker { .. } | Op::RemoveRule { .. } => Vec::new(),
         }
     }
 
@@ -104,6 +111,9 @@ impl Op {
         match self {
             Op::Nothing => "nothing".into(),
             Op::Broker { mutation } => describe_mutation(mutation),
+            Op::RemoveRule { table, chain, comment } => {
+                format!("nft delete rule {table} {chain}, the one with comment \"{comment}\"")
+            }
             other => other.commands().iter().map(|argv| argv.join(" ")).collect::<Vec<_>>().join("; "),
         }
     }
@@ -331,6 +341,7 @@ impl Doer<'_> {
             Op::Nothing => Ok(()),
             Op::Command { argv } => self.world.command(argv, COMMAND_LIMIT),
             Op::Broker { mutation } => self.world.broker(mutation),
+            Op::RemoveRule { table, chain, comment } => self.remove_rule(table, chain, comment),
             Op::Restart { unit } => self.start("restart", unit),
             Op::Start { unit } => {
                 self.world.command(&argv(&["systemctl", "reset-failed", unit]), COMMAND_LIMIT)?;
@@ -343,6 +354,20 @@ impl Doer<'_> {
                 self.world.command(&argv(&["systemctl", "--no-block", "restart", unit]), COMMAND_LIMIT)
             }
         }
+    }
+
+    /// The rule's handle is not known before it is there, and a chain may have been loaded anew since.
+    fn remove_rule(&self, table: &str, chain: &str, comment: &str) -> Done {
+        let list = format!("list chain {table} {chain}");
+        let text = match self.world.ask(&argv(&["nft", "-a", &list]), COMMAND_LIMIT) {
+            Err(Trouble::Failed { why, .. }) if why.contains("No such file or directory") => return Ok(()),
+            other => other?,
+        };
+        for handle in handles(&text, comment) {
+            let delete = format!("delete rule {table} {chain} handle {handle}");
+            self.world.command(&argv(&["nft", &delete]), COMMAND_LIMIT)?;
+        }
+        Ok(())
     }
 
     /// systemd's own limit for a start is ten minutes on Debian, so the job is only queued and the wait is ours.
@@ -391,11 +416,18 @@ impl Doer<'_> {
     }
 }
 
+/// Handles of the rules with this comment, from `nft -a list chain …`.
+fn handles(text: &str, comment: &str) -> Vec<u64> {
+    let mark = format!("comment \"{comment}\"");
+    let ours = text.lines().filter(|line| line.contains(&mark));
+    ours.filter_map(|line| line.rsplit_once("# handle ")?.1.trim().parse().ok()).collect()
+}
+
 /// Whether a command that takes a rule away failed because there is none: the process died between the note that its change is
 /// begun and the change, or the change itself failed. (ufw and firewall-cmd call that a success.)
 fn nothing_to_take_back(undo: &Op, why: &str) -> bool {
     let Op::Command { argv } = undo else { return false };
-    let removes = argv.iter().any(|word| word == "-D" || word.starts_with("flush chain "));
+    let removes = argv.iter().any(|word| word == "-D");
     let gone = ["does a matching rule exist", "No chain/target/match by that name", "No such file or directory"];
     removes && gone.iter().any(|text| why.contains(text))
 }
@@ -447,7 +479,12 @@ mod tests {
         assert!(nothing_to_take_back(&iptables, bad_rule));
         assert!(!nothing_to_take_back(&iptables, "Permission denied"));
         assert!(!nothing_to_take_back(&op(&["iptables-nft", "-I", "INPUT"]), bad_rule));
-        let flush = op(&["nft", "flush chain inet filter rmq_audit_5672_x"]);
-        assert!(nothing_to_take_back(&flush, "Error: No such file or directory; did you mean chain"));
+    }
+
+    #[test]
+    fn our_rule_is_found_by_its_comment() {
+        let text = "table inet f {\n\tchain i { # handle 1\n\t\ttcp dport 5672 accept comment \"rmq-audit:5672\" # handle 12\n\t\ttcp dport 22 accept # handle 3\n\t}\n}\n";
+        assert_eq!(handles(text, "rmq-audit:5672"), [12]);
+        assert!(handles(text, "rmq-audit:56").is_empty());
     }
 }

@@ -1,10 +1,11 @@
 //! The real hand behind [`World`]: a thin translation, nothing is decided here.
 
+use super::action::Trial;
 use super::world::{Done, FileMeta, FileState, HostLook, Look, Trouble, UnitNow, World};
 use crate::host::dist::Dialer;
 use crate::host::rpc::{self, Call, Mutation, Target};
 use crate::host::write::{self, Hand, WriteError};
-use crate::host::{Command, Got, Host, Miss};
+use crate::host::{Command, Got, Host, Miss, replica};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,13 +99,36 @@ impl World for LiveWorld<'_> {
     }
 
     fn command(&self, argv: &[String], limit: Duration) -> Done {
+        self.ask(argv, limit).map(drop)
+    }
+
+    fn try_out(&self, trial: &Trial) -> Done {
+        let what = format!("trying {} from {} in a copy of the packet filter", trial.to, trial.source);
+        let tried = replica::try_out(&replica::Attempt {
+            source: trial.source,
+            to: trial.to,
+            interface: trial.interface.clone(),
+            commands: trial.commands.clone(),
+        });
+        let outcome = tried.map_err(|miss| Trouble::refused(what.clone(), miss))?;
+        if outcome.before != trial.sees {
+            let why = format!("the copy does not behave as the host: the client sees {}, not {}", outcome.before, trial.sees);
+            return Err(Trouble::refused(what, why));
+        }
+        match outcome.after.as_str() {
+            "connected" => Ok(()),
+            other => Err(Trouble::failed(what, format!("the client still sees {other}"))),
+        }
+    }
+
+    fn ask(&self, argv: &[String], limit: Duration) -> Done<String> {
         let what = argv.join(" ");
         let output = self.hand.run(argv, None, limit).map_err(|miss| match miss {
             Miss::Absent { .. } | Miss::Denied { .. } => Trouble::refused(what.clone(), miss),
             miss => Trouble::failed(what.clone(), miss),
         })?;
         if output.code == Some(0) {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = if output.stderr.trim_ascii().is_empty() { &output.stdout } else { &output.stderr };
         let said = String::from_utf8_lossy(said);

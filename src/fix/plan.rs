@@ -1,6 +1,6 @@
 //! Findings become a plan: steps that compose into one change per file and one restart, in three phases.
 
-use super::action::{Action, Desk, PHASES, Phase, Proposal, Refusal, UnitNeed, find};
+use super::action::{Action, Desk, PHASES, Phase, Proposal, Refusal, Trial, UnitNeed, find};
 use super::change::{Change, Op, Was};
 use super::world::{Look, Trouble};
 use crate::facts::{Fact, Facts};
@@ -77,6 +77,7 @@ pub struct Step {
     pub changes: Vec<Change>,
     pub unit: UnitNeed,
     pub effects: Vec<String>,
+    pub trials: Vec<Trial>,
 }
 
 /// A finding that is not repaired, and why.
@@ -288,6 +289,7 @@ fn step(wish: &Wish, proposal: Proposal) -> Step {
         effects: proposal.effects.iter().map(|effect| (*effect).to_string()).collect(),
         summary: proposal.summary,
         changes: proposal.changes,
+        trials: proposal.trials,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The machine as the fix engine needs it: looked at, changed, waited for. The real hand and the test double implement it.
 
+use super::action::Trial;
 use crate::host::rpc::Mutation;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -88,6 +89,16 @@ pub trait World: Look {
     fn set_meta(&self, path: &Path, expect: FileMeta, new: FileMeta) -> Done;
     /// Runs a command from the closed list of the hand; a non-zero end is `Failed` with its last line of output.
     fn command(&self, argv: &[String], limit: Duration) -> Done;
+    /// Runs a command of the same list that only prints, and gives what it printed.
+    fn ask(&self, argv: &[String], limit: Duration) -> Done<String> {
+        let _ = limit;
+        Err(Trouble::refused(argv.join(" "), "nothing can be asked here"))
+    }
+    /// Tries a connection in a copy of the packet filter, before and after its change. `Refused`: that cannot be had here; `Failed`: the
+    /// change does not do what was planned. Nothing of the host is changed.
+    fn try_out(&self, trial: &Trial) -> Done {
+        Err(Trouble::refused(format!("a trial of {}", trial.to), "no network namespaces here"))
+    }
     /// One call that changes the broker; taking away what is not there is no error. A definite refusal by the broker is `Refused`.
     fn broker(&self, mutation: &Mutation) -> Done;
     /// The unit's state.

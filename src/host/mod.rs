@@ -15,6 +15,7 @@ mod exec;
 pub mod live;
 mod netlink;
 pub mod overlay;
+pub mod replica;
 pub mod rpc;
 pub mod scratch;
 pub mod secrets;

@@ -75,7 +75,7 @@ fn kind(change: &Change) -> &'static str {
             Op::Restart { .. } => "restart of RabbitMQ",
             Op::Start { .. } => "start of RabbitMQ",
             Op::Broker { .. } => "change in the broker",
-            Op::Command { .. } | Op::Settle { .. } | Op::Nothing => "command",
+            Op::Command { .. } | Op::RemoveRule { .. } | Op::Settle { .. } | Op::Nothing => "command",
         },
     }
 }

@@ -3,6 +3,7 @@
 mod bounds;
 pub mod counters;
 mod display;
+pub mod impact;
 mod ip_sets;
 mod iptables;
 pub mod lookup;
@@ -21,6 +22,9 @@ mod xt;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub use iptables::tables as iptables_tables;
 
 use super::Fact;
 use crate::host::Host;
@@ -520,19 +524,6 @@ impl Firewall {
         };
         let packets = at.rule.and_then(|r| chain.rules[r].packets).and_then(|p| i64::try_from(p).ok());
         DecidingRule { table: table.title(), chain: chain.name.clone(), rule, handle_or_line, packets }
-    }
-
-    /// A host of a network whose connection is refused, with the place that refuses it (unlike [`DecidingRule`] with the jumps that
-    /// led there): what a plan to open a port starts from. `None` where no SYN is refused.
-    pub fn refused_example(&self, from: &str, destination: IpAddr, port: u16, interface: &str) -> Option<(Packet, At)> {
-        let (v6, first, last) = model::span(from)?;
-        self.class_starts(v6, first, last).0.into_iter().take(MAX_CLASSES).find_map(|start| {
-            let host = if start == first && first < last { start + 1 } else { start };
-            let packet = Packet { source: address(v6, host), destination, port, interface: interface.to_owned() };
-            let fates = self.fates(&packet, &Options::default());
-            let at = fates.into_iter().find(|f| f.outcome != Outcome::Accept && f.packet == "syn")?.at?;
-            Some((packet, at))
-        })
     }
 }
 

@@ -6,7 +6,6 @@
 use super::model::Model;
 use super::read::{Raw, assemble};
 use super::*;
-use crate::fix::action::open_port::plan_open_port;
 use crate::host::{
     Command, Got, Host, Identity, InterfaceAddress, Kind, Load, Meta, Miss, Output, Space, Tail, amqp, live::Live, rpc,
 };
@@ -260,117 +259,6 @@ fn hooks_and_flags_of_tables() {
     assert_eq!((one.priority, one.accept, one.nat), (7, true, false));
     assert_eq!((two.priority, two.hook, two.nat), (-100, model::Hook::Prerouting, true));
     assert!(one.handle < two.handle);
-}
-
-fn plan(fw: &Firewall, from: &str) -> Result<crate::fix::action::open_port::OpenPort, String> {
-    plan_open_port(fw, &network(fw, from), from, None, 5672, "eth0")
-}
-
-fn lines(steps: &[(Vec<String>, Vec<String>)]) -> Vec<(String, String)> {
-    steps.iter().map(|(a, b)| (a.join(" "), b.join(" "))).collect()
-}
-
-#[test]
-fn plans_for_plain_and_saved_iptables() {
-    let mut fw = legacy("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT\n");
-    let open = plan(&fw, "10.0.0.0/24").unwrap();
-    let rule = "-s 10.0.0.0/24 -p tcp -m tcp --dport 5672 -m comment --comment rmq-audit -j ACCEPT";
-    let expected = (format!("iptables-legacy -w 5 -I INPUT 2 {rule}"), format!("iptables-legacy -w 5 -D INPUT {rule}"));
-    assert_eq!(lines(&open.steps), std::slice::from_ref(&expected));
-    assert!(!open.persistent);
-    fw.manager = "netfilter-persistent".to_owned();
-    let open = plan(&fw, "10.0.0.0/24").unwrap();
-    let save = "netfilter-persistent save".to_owned();
-    assert_eq!(lines(&open.steps), [(String::new(), save.clone()), expected, (save, String::new())]);
-    assert!(open.persistent);
-}
-
-#[test]
-fn a_ban_is_not_passed() {
-    let fw = legacy(
-        ":f2b-rabbitmq - [0:0]\n-A INPUT -p tcp -m multiport --dports 5672 -j f2b-rabbitmq\n-A f2b-rabbitmq -s 10.0.0.7/32 -j REJECT\n-A f2b-rabbitmq -j RETURN\n",
-    );
-    let why = plan(&fw, "10.0.0.7").unwrap_err();
-    assert!(why.contains("fail2ban-client set rabbitmq unbanip"), "{why}");
-    assert!(plan(&fw, "10.0.0.8").unwrap().steps.is_empty());
-}
-
-/// ufw with these tuples (each with its line), in the kernel and in its file.
-fn with_ufw(rules: &[(&str, &str)]) -> Firewall {
-    let mut kernel = ":ufw-before-input - [0:0]\n:ufw-user-input - [0:0]\n-A INPUT -j ufw-before-input\n-A INPUT -j DROP\n-A ufw-before-input -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A ufw-before-input -j ufw-user-input\n".to_owned();
-    let mut file = String::new();
-    for (tuple, line) in rules {
-        kernel += &format!("-A ufw-user-input {line}\n");
-        file += &format!("### tuple ### {tuple}\n-A ufw-user-input {line}\n\n");
-    }
-    let mut fw = legacy(&kernel);
-    let mut parsed = ufw::parse(&file, false);
-    parsed.iter_mut().zip(1..).for_each(|(r, n)| r.position = n);
-    fw.ufw_rules = Fact::Known(parsed);
-    fw.manager = "ufw".to_owned();
-    // The policy, not a foreign rule, ends the chain.
-    let input = fw.model.tables[0].chain("INPUT").unwrap();
-    fw.model.tables[0].chains[input].rules.pop();
-    fw.model.tables[0].chains[input].base.as_mut().unwrap().accept = false;
-    fw
-}
-
-const SSH: (&str, &str) = ("allow tcp 22 0.0.0.0/0 any 0.0.0.0/0 in", "-p tcp --dport 22 -j ACCEPT");
-const DENY: (&str, &str) = ("deny tcp 5672 0.0.0.0/0 any 0.0.0.0/0 in", "-p tcp --dport 5672 -j DROP");
-const ALLOW: (&str, &str) = ("allow tcp 5672 0.0.0.0/0 any 10.0.0.0/24 in", "-p tcp --dport 5672 -s 10.0.0.0/24 -j ACCEPT");
-
-#[test]
-fn plans_for_ufw() {
-    let one = |fw: &Firewall, from: &str| lines(&plan(fw, from).unwrap().steps);
-    let rule = "proto tcp from 10.0.0.0/24 to any port 5672";
-    let delete = format!("ufw delete allow {rule}");
-    assert_eq!(one(&with_ufw(&[SSH]), "10.0.0.0/24"), [(format!("ufw allow {rule} comment rmq-audit"), delete.clone())]);
-    assert_eq!(
-        one(&with_ufw(&[SSH, DENY]), "10.0.0.0/24"),
-        [(format!("ufw insert 2 allow {rule} comment rmq-audit"), delete.clone())]
-    );
-    // The same rule stands below: ufw would skip the insertion.
-    let below = with_ufw(&[SSH, DENY, ALLOW]);
-    assert_eq!(network(&below, "10.0.0.0/24").shadowed_accept.unwrap().handle_or_line, Some(3));
-    assert_eq!(
-        one(&below, "10.0.0.0/24"),
-        [(delete.clone(), format!("ufw allow {rule}")), (format!("ufw insert 2 allow {rule} comment rmq-audit"), delete)]
-    );
-    // The same rule with another action is changed in place, and changed back.
-    let any = "proto tcp from 0.0.0.0/0 to any port 5672";
-    assert_eq!(
-        one(&with_ufw(&[SSH, DENY]), "0.0.0.0/0"),
-        [(format!("ufw allow {any} comment rmq-audit"), format!("ufw deny {any}"))]
-    );
-    assert!(plan(&with_ufw(&[ALLOW]), "10.0.0.0/24").unwrap().steps.is_empty());
-}
-
-#[test]
-fn plans_for_nftables_and_firewalld() {
-    let mut fw = native("plan", "", "tcp dport 5672 drop");
-    let handle = fw.model.tables[0].chains[0].rules[0].number;
-    fw.manager = "nftables-service".to_owned();
-    let open = plan(&fw, "10.0.0.0/24").unwrap();
-    let own = "inet t rmq_audit_5672_10_0_0_0_24";
-    let run = format!(
-        "nft add chain {own}; flush chain {own}; add rule {own} ip saddr 10.0.0.0/24 tcp dport 5672 accept comment \"rmq-audit\"; insert rule inet t in position {handle} jump rmq_audit_5672_10_0_0_0_24"
-    );
-    assert_eq!(lines(&open.steps), [(run, format!("nft flush chain {own}"))]);
-    assert!(!open.persistent && open.note.unwrap().contains("/etc/nftables.conf"));
-
-    fw.manager = "firewalld".to_owned();
-    let table = &mut fw.model.tables[0];
-    table.name = "firewalld".to_owned();
-    table.chains[0].name = "filter_IN_public".to_owned();
-    let rich = "rich-rule=rule family=\"ipv4\" source address=\"10.0.0.0/24\" port port=\"5672\" protocol=\"tcp\" accept";
-    let command = |permanent: &str, verb: &str| format!("firewall-cmd {permanent}--zone=public --{verb}-{rich}");
-    let steps = lines(&plan(&fw, "10.0.0.0/24").unwrap().steps);
-    assert_eq!(
-        steps,
-        [(command("--permanent ", "add"), command("--permanent ", "remove")), (command("", "add"), command("", "remove"))]
-    );
-    let any = lines(&plan(&fw, "0.0.0.0/0").unwrap().steps);
-    assert_eq!(any[1].0, "firewall-cmd --zone=public --add-port=5672/tcp");
 }
 
 /// A host of some files and command outputs.

@@ -61,7 +61,7 @@ pub fn edit<T>(
 
 /// A proposal to edit configuration.
 pub fn proposal(changes: Vec<crate::fix::change::Change>, summary: String, claims: Vec<(String, String)>) -> Proposal {
-    Proposal { changes, unit: UnitNeed::Restart, effects: vec!["restart"], summary, claims, decided: false }
+    Proposal { changes, unit: UnitNeed::Restart, effects: vec!["restart"], summary, claims, decided: false, trials: Vec::new() }
 }
 
 /// What the installed version accepts.

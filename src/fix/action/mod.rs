@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 mod conf;
@@ -105,6 +106,21 @@ pub struct Proposal {
     pub claims: Vec<(String, String)>,
     /// The value or decision that tier `ask` stands for was given by policy or options.
     pub decided: bool,
+    /// Connections that are tried in a copy of the packet filter before the host is touched.
+    pub trials: Vec<Trial>,
+}
+
+/// A connection that is refused now and has to come to be once `commands` have run, in network namespaces that stand for this host and
+/// the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trial {
+    pub source: IpAddr,
+    pub to: SocketAddr,
+    /// Of this host, that the client's packets come in by.
+    pub interface: String,
+    /// What the client sees before.
+    pub sees: String,
+    pub commands: Vec<Vec<String>>,
 }
 
 /// Why an action proposes nothing.

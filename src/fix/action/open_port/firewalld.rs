@@ -1,0 +1,145 @@
+//! Through firewalld: the running rule by firewall-cmd, the permanent one in the zone's own file (firewalld.zone(5)), which can be
+//! put back byte for byte. `--permanent` would leave a file behind, `--reload` would load everybody else's changes too, and
+//! `--runtime-to-permanent` keep them.
+
+use super::{Deed, Edit, Entry, Piece, Read, Request, argv, chains};
+use crate::facts::firewall::Firewall;
+use crate::facts::firewall::impact::{Refusal, Stage};
+use crate::facts::firewall::model::{Engine, Target};
+use std::path::PathBuf;
+
+pub(super) fn piece(request: &Request, fw: &Firewall, refusal: &Refusal, read: &Read) -> Result<Piece, String> {
+    let at = &refusal.at;
+    let table = &fw.model.tables[at.table];
+    if refusal.stage != Stage::Syn {
+        let rule = fw.describe(at);
+        return Err(format!("later packets of the connection are dropped by firewalld: {} {}", rule.chain, rule.rule));
+    }
+    let names = chains(table, at);
+    let of_zone = |name: &str| {
+        let name = name.strip_prefix("filter_IN_").or_else(|| name.strip_prefix("IN_"))?;
+        (!name.starts_with("policy_")).then(|| name.to_owned())
+    };
+    // Up to 1.x the zone's own chain refuses; 2.x comes back from it and refuses in the next rule.
+    let zone_chain = names.iter().rev().find_map(|name| of_zone(name)).or_else(|| {
+        let before = &table.chains[at.chain].rules[..at.rule?];
+        before.iter().rev().find_map(|rule| of_zone(rule.text.split_whitespace().last()?))
+    });
+    let Some(zone_chain) = zone_chain else {
+        let rule = fw.describe(at);
+        let (table, chain, rule) = (rule.table, rule.chain, rule.rule);
+        return Err(format!("a rule outside firewalld's zones refuses it, and no zone can change that: {table} {chain}: {rule}"));
+    };
+    let parts = ["_pre", "_log", "_deny", "_allow", "_post"];
+    let part = parts.into_iter().find(|p| zone_chain.ends_with(p));
+    let zone = part.and_then(|p| zone_chain.strip_suffix(p)).unwrap_or(&zone_chain);
+    let denied = matches!(part, Some("_pre" | "_deny"));
+    let plain = request.every_source() && request.to.is_none() && !denied;
+    let (family, source) = (if request.v6 { "ipv6" } else { "ipv4" }, &request.source);
+    let what = if plain {
+        format!("port={}/tcp", request.port)
+    } else {
+        let priority = if denied { " priority=\"-100\"" } else { "" };
+        let source = if request.every_source() { String::new() } else { format!(" source address=\"{source}\"") };
+        let to = request.to.map_or(String::new(), |a| format!(" destination address=\"{a}\""));
+        format!("rich-rule=rule family=\"{family}\"{priority}{source}{to} port port=\"{}\" protocol=\"tcp\" accept", request.port)
+    };
+    let (option, mut piece) = (format!("--zone={zone}"), Piece { by: format!("firewalld, zone {zone}"), ..Piece::default() });
+    match permanent(request, zone, plain, denied, read) {
+        Ok(None) => {
+            let port = request.port;
+            piece.notes.push(format!(
+                "the permanent configuration of zone {zone} has port {port} already, so only what runs is changed"
+            ));
+            piece.persistent = true;
+        }
+        Ok(Some(deed)) => {
+            piece.deeds.push(deed);
+            piece.persistent = true;
+        }
+        Err(why) => {
+            piece.notes.push(format!("not permanent: {why}; `firewall-cmd --permanent {option} '--add-{what}'` makes it so"))
+        }
+    }
+    let run = argv(&["firewall-cmd", &option, &format!("--add-{what}")]);
+    let undo = argv(&["firewall-cmd", &option, &format!("--remove-{what}")]);
+    piece.deeds.push(Deed::Command { run, undo });
+    model(request, fw, refusal, zone, denied, &mut piece)?;
+    Ok(piece)
+}
+
+/// What the command does to the kernel: a rule at the end of the zone's chain of its kind.
+fn model(request: &Request, fw: &Firewall, refusal: &Refusal, zone: &str, denied: bool, piece: &mut Piece) -> Result<(), String> {
+    let table = &fw.model.tables[refusal.at.table];
+    let part = if denied { "_pre" } else { "_allow" };
+    let named = |prefix: &str| table.chain(&format!("{prefix}{zone}{part}"));
+    let chain = named("filter_IN_").or_else(|| named("IN_"));
+    let chain = chain.ok_or_else(|| format!("zone {zone} has no chain for accepted ports in the kernel: restart firewalld"))?;
+    let place = table.chains[chain].rules.len();
+    let entry = Entry { request, stage: Stage::Syn, target: Target::Accept, table, chain: &table.chains[chain], place: None };
+    piece.trial.push(match table.engine {
+        Engine::Nftables => super::nftables::insertion(&entry, ""),
+        _ => super::iptables::insertion(&entry),
+    });
+    piece.edits.push(Edit { table: refusal.at.table, chain, place, rule: entry.modelled() });
+    Ok(())
+}
+
+/// The zone's file with the rule; `None`: it lets the port in as it is.
+fn permanent(request: &Request, zone: &str, plain: bool, denied: bool, read: &Read) -> Result<Option<Deed>, String> {
+    let path = PathBuf::from(format!("/etc/firewalld/zones/{zone}.xml"));
+    let (text, template) = match read(&path)? {
+        Some(text) => (text, None),
+        None => {
+            let shipped = PathBuf::from(format!("/usr/lib/firewalld/zones/{zone}.xml"));
+            let text = read(&shipped)?.ok_or_else(|| format!("zone {zone} has no file"))?;
+            (text, Some(shipped))
+        }
+    };
+    if !denied && opens(&text, request.port) {
+        return Ok(None);
+    }
+    let port = format!("<port port=\"{}\" protocol=\"tcp\"/>", request.port);
+    let lines = if plain {
+        format!("  {port}\n")
+    } else {
+        let family = if request.v6 { "ipv6" } else { "ipv4" };
+        let priority = if denied { " priority=\"-100\"" } else { "" };
+        let source =
+            if request.every_source() { String::new() } else { format!("    <source address=\"{}\"/>\n", request.source) };
+        let to = request.to.map_or(String::new(), |a| format!("    <destination address=\"{a}\"/>\n"));
+        format!("  <rule{priority} family=\"{family}\">\n{source}{to}    {port}\n    <accept/>\n  </rule>\n")
+    };
+    let end = text.rfind("</zone>").ok_or_else(|| format!("{} is not understood", path.display()))?;
+    if text.contains(&lines) {
+        return Ok(None);
+    }
+    let (head, tail) = text.split_at(end);
+    let gap = if head.ends_with('\n') { "" } else { "\n" };
+    Ok(Some(Deed::File { path, text: format!("{head}{gap}{lines}{tail}"), template }))
+}
+
+/// The zone has the port for everybody, outside any rich rule.
+fn opens(xml: &str, port: u16) -> bool {
+    let mut rest = xml.to_owned();
+    while let (Some(start), Some(end)) = (rest.find("<rule"), rest.find("</rule>")) {
+        if end < start {
+            break;
+        }
+        rest.replace_range(start..end + "</rule>".len(), "");
+    }
+    let service = match port {
+        5671 => "\"amqps\"",
+        5672 => "\"amqp\"",
+        _ => "\u{0}",
+    };
+    rest.split('<').any(|tag| {
+        let words: Vec<&str> = tag.trim_end_matches(['>', '/', '\n', ' ']).split_whitespace().collect();
+        let has = |word: &str| words.contains(&word) || words.contains(&word.replace('"', "'").as_str());
+        match words.first() {
+            Some(&"port") => has(&format!("port=\"{port}\"")) && has("protocol=\"tcp\""),
+            Some(&"service") => has(&format!("name={service}")),
+            _ => false,
+        }
+    })
+}
