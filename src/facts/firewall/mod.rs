@@ -2,6 +2,7 @@
 
 mod bounds;
 pub mod counters;
+mod course;
 mod display;
 pub mod impact;
 mod ip_sets;
@@ -9,6 +10,7 @@ mod iptables;
 pub mod lookup;
 mod meaning;
 pub mod model;
+mod nat;
 pub mod native;
 mod netlink;
 mod packet;
@@ -28,11 +30,11 @@ pub use iptables::tables as iptables_tables;
 
 use super::Fact;
 use crate::host::Host;
-use model::{Hook, ct};
+use course::{Fate, Outcome};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use verdict::{At, End, Flight, Options, Path, Walk};
+use verdict::{At, Hit, Options};
 
 /// What decides about packets that come in.
 #[derive(Debug, Clone, Serialize)]
@@ -108,6 +110,28 @@ pub struct Possibility {
     pub when: Vec<String>,
 }
 
+/// One possible fate of a connection in all detail; see [`Firewall::trace`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Course {
+    /// accept | drop | reject | undecided
+    pub verdict: &'static str,
+    pub reject_with: Option<String>,
+    /// For `undecided`: why.
+    pub why: Option<String>,
+    pub sees: &'static str,
+    /// syn | reply | established
+    pub packet: &'static str,
+    pub decided_by: Option<DecidingRule>,
+    /// The same as a place in the model; `None`: no rule or policy decides, but a route or a sysctl, or nothing at all.
+    pub decider: Option<At>,
+    pub delivered_to: Option<std::net::SocketAddr>,
+    pub forwarded: bool,
+    /// Conditions that the ruleset does not decide, and how they were taken.
+    pub assumed: BTreeSet<(String, bool)>,
+    /// Rules and policies that count one of its packets, in order.
+    pub matched: Vec<Hit>,
+}
+
 /// The rule (or policy) that decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -126,7 +150,7 @@ pub struct DecidingRule {
 impl DecidingRule {
     /// It is a chain's policy.
     pub fn is_policy(&self) -> bool {
-        self.handle_or_line.is_none()
+        self.handle_or_line.is_none() && self.table != "routing"
     }
 
     /// iptables counts rules from 1; nft names them by handle.
@@ -144,37 +168,14 @@ impl DecidingRule {
     }
 }
 
-/// Ports from which Linux clients connect by default (net.ipv4.ip_local_port_range).
-const CLIENT_PORTS: (u16, u16) = (32768, 60999);
-const SYN: u128 = 0x02;
-const SYN_ACK: u128 = 0x12;
-const ACK: u128 = 0x10;
-const RST_ACK: u128 = 0x14;
 /// Addresses that no client has; what a ruleset says of them does not split a network that holds others as well.
 const NEVER_CLIENTS: [&str; 5] = ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "ff00::/8"];
 /// Parts of a network that are evaluated one by one.
 const MAX_CLASSES: usize = 2000;
 /// Rules that are looked behind to find a shadowed accept.
 const MAX_SHADOWS: usize = 64;
-
-/// One possible fate of the connection.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Fate {
-    outcome: Outcome,
-    packet: &'static str,
-    sees: &'static str,
-    at: Option<At>,
-    assumed: BTreeSet<(String, bool)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Outcome {
-    Accept,
-    Drop,
-    Reject(String),
-    /// With what the answer depends on.
-    Open(String),
-}
+/// Percentage of its entries from which on the connection tracking table counts as full.
+const FULL: i64 = 98;
 
 /// Collects the packet filters of a host: every source of rules at once, by commands that only print.
 pub fn collect(host: &dyn Host) -> Fact<Firewall> {
@@ -187,7 +188,8 @@ impl Firewall {
         if let Err(why) = self.readable(packet) {
             return Fact::Unknown(why);
         }
-        let fates = self.fates(packet, &Options::default());
+        let mut fates = self.fates(packet, &Options::default());
+        self.find_neighbours(packet, &mut fates);
         let mut verdict = self.summed_up(&fates);
         if self.order_unknown() {
             let reversed = self.summed_up(&self.fates(packet, &Options { legacy_last: true, ..Options::default() }));
@@ -195,6 +197,9 @@ impl Firewall {
                 verdict = Verdict { verdict: "depends".to_owned(), reject_with: None, sees: "unknown".to_owned(), ..verdict };
                 verdict.depends_on.push("whether iptables-legacy or nf_tables was registered first".to_owned());
             }
+        }
+        if verdict.verdict == "accept" {
+            self.doubt(packet, &mut verdict);
         }
         if matches!(verdict.verdict.as_str(), "drop" | "reject") && verdict.packet == "syn" {
             verdict.shadowed_accept = fates.first().and_then(|f| f.at.as_ref()).and_then(|at| self.behind(packet, at));
@@ -320,113 +325,100 @@ impl Firewall {
         (if clients.is_empty() { starts.into_iter().collect() } else { clients }, unclear && first < last)
     }
 
-    /// Everything that may happen, the worst first. One element where the ruleset decides.
-    fn fates(&self, packet: &Packet, options: &Options) -> Vec<Fate> {
-        let v6 = packet.destination.is_ipv6();
-        let loopback = packet.interface == "lo";
-        let syn = Flight {
-            v6,
-            source: packet.source,
-            destination: packet.destination,
-            source_port: CLIENT_PORTS,
-            destination_port: (packet.port, packet.port),
-            original_port: (packet.port, packet.port),
-            reply: false,
-            protocol: 6,
-            flags: SYN,
-            icmp_type: None,
-            in_interface: packet.interface.clone(),
-            out_interface: String::new(),
-            state: ct::NEW,
-            attached: loopback,
-            incoming: true,
-        };
-        let mut fates = Vec::new();
-        for path in self.leave_first(&syn, loopback, options, Path::new(), &mut fates) {
-            let walked = self.walk(&syn, options, &[Hook::Ingress, Hook::Prerouting, Hook::Input], path);
-            for ended in walked.ended {
-                fates.push(self.refused(&syn, options, ended));
-            }
-            for path in walked.through {
-                self.answered(&syn, options, path, &mut fates);
-            }
+    /// Every possible fate of a new connection with every rule that counts one of its packets: what a test against the kernel
+    /// compares counters with. One element where the ruleset decides. Neighbour discovery is left out.
+    pub fn trace(&self, packet: &Packet) -> Fact<Vec<Course>> {
+        if let Err(why) = self.readable(packet) {
+            return Fact::Unknown(why);
         }
-        merged(fates)
+        let options = Options { record: true, ..Options::default() };
+        Fact::Known(self.fates(packet, &options).into_iter().map(|fate| self.course(fate)).collect())
     }
 
-    fn walk(&self, flight: &Flight, options: &Options, hooks: &[Hook], path: Path) -> verdict::Walked {
-        Walk { model: &self.model, flight, options }.through(hooks, path)
-    }
-
-    /// A connection of the host to itself goes out through OUTPUT before it comes in.
-    fn leave_first(&self, syn: &Flight, loopback: bool, options: &Options, path: Path, fates: &mut Vec<Fate>) -> Vec<Path> {
-        if !loopback {
-            return vec![path];
+    fn course(&self, fate: Fate) -> Course {
+        let decided_by = self.decided(&fate);
+        let (verdict, reject_with, why) = match fate.outcome {
+            Outcome::Accept => ("accept", None, None),
+            Outcome::Drop => ("drop", None, None),
+            Outcome::Reject(with) => ("reject", Some(with), None),
+            Outcome::Open(why) => ("undecided", None, Some(why)),
+        };
+        Course {
+            verdict,
+            reject_with,
+            why,
+            sees: fate.sees,
+            packet: fate.packet,
+            decided_by,
+            decider: fate.at,
+            delivered_to: fate.delivered.map(|(to, _)| to),
+            forwarded: fate.delivered.is_some_and(|(_, away)| away),
+            assumed: fate.assumed,
+            matched: fate.hits,
         }
-        let out = Flight {
-            in_interface: String::new(),
-            out_interface: "lo".to_owned(),
-            attached: false,
-            incoming: false,
-            ..syn.clone()
-        };
-        let walked = self.walk(&out, options, &[Hook::Output, Hook::Postrouting], path);
-        fates.extend(walked.ended.into_iter().map(|e| self.refused(syn, options, e)));
-        walked.through
     }
 
-    /// The SYN was dropped, rejected or sent elsewhere.
-    fn refused(&self, syn: &Flight, options: &Options, ended: verdict::Ended) -> Fate {
-        let (outcome, sees) = match ended.end {
-            End::Drop => (Outcome::Drop, "timeout"),
-            End::Reject(with) => {
-                let sees = if self.answer_gets_out(syn, options, &with, &ended.path) { sees(&with) } else { "timeout" };
-                (Outcome::Reject(with), sees)
+    /// The link address of this host has to be found first. Where it cannot be, the client sees that, whatever becomes of a SYN.
+    fn find_neighbours(&self, packet: &Packet, fates: &mut Vec<Fate>) {
+        let mut found = self.neighbour(packet, &Options::default());
+        let dropped = |f: &Fate| f.outcome != Outcome::Accept;
+        if !found.iter().any(dropped) {
+            return;
+        }
+        let accepted = fates.iter().any(|f| f.outcome == Outcome::Accept);
+        if found.iter().all(dropped) {
+            if accepted {
+                *fates = found;
+            } else {
+                fates.iter_mut().filter(|f| f.packet == "syn").for_each(|f| f.sees = "unreachable");
             }
-            End::Translated(where_to) => (Outcome::Open(format!("the connection is {where_to}")), "unknown"),
-            End::Undecided(why) => (Outcome::Open(why), "unknown"),
-        };
-        Fate { outcome, packet: "syn", sees, at: Some(ended.at), assumed: ended.path.assumed }
+        } else if accepted {
+            found.retain(dropped);
+            fates.splice(0..0, found);
+        }
     }
 
-    /// Whether the RST or ICMP error that a REJECT sends passes OUTPUT; without it the client waits.
-    fn answer_gets_out(&self, syn: &Flight, options: &Options, with: &str, path: &Path) -> bool {
-        let (protocol, icmp_type) = match (with, syn.v6) {
-            ("tcp-reset", _) => (6, None),
-            (_, false) => (1, Some(3)),
-            (_, true) => (58, Some(1)),
-        };
-        let mut answer = reply_to(syn, RST_ACK);
-        answer.protocol = protocol;
-        answer.icmp_type = icmp_type;
-        answer.state = if path.is_untracked() { ct::INVALID } else { ct::RELATED };
-        answer.attached = true;
-        !self.walk(&answer, options, &[Hook::Output, Hook::Postrouting], path.next_packet()).through.is_empty()
-    }
-
-    /// The SYN came through: the SYN-ACK must get out and the client's next packet in.
-    fn answered(&self, syn: &Flight, options: &Options, accepted: Path, fates: &mut Vec<Fate>) {
-        let mut reply = reply_to(syn, SYN_ACK);
-        reply.state = if accepted.is_untracked() { ct::INVALID } else { ct::ESTABLISHED };
-        let mut ack = syn.clone();
-        ack.flags = ACK;
-        // A connection that conntrack did not see begin is taken up in the middle (nf_conntrack_tcp_loose).
-        ack.state = if accepted.is_untracked() { ct::NEW } else { ct::ESTABLISHED };
-        let out = self.walk(&reply, options, &[Hook::Output, Hook::Postrouting], accepted.next_packet());
-        fates.extend(out.ended.into_iter().map(|e| later(e, "reply", "timeout")));
-        for path in out.through {
-            let back = self.walk(&ack, options, &[Hook::Ingress, Hook::Prerouting, Hook::Input], path.next_packet());
-            fates.extend(back.ended.into_iter().map(|e| later(e, "established", "hangs")));
-            for path in back.through {
-                let (at, assumed) = (accepted.accepted.clone(), path.assumed);
-                fates.push(Fate { outcome: Outcome::Accept, packet: "syn", sees: "connected", at, assumed });
-            }
+    /// What stands outside the packet filter and may still stop what it accepts.
+    fn doubt(&self, packet: &Packet, verdict: &mut Verdict) {
+        let Some(routing) = &self.model.routing else { return };
+        let mut doubts = Vec::new();
+        let link = routing.link(&packet.interface);
+        if link.is_some_and(|l| l.xdp) {
+            doubts.push(format!("the XDP program on {}, which sees packets first", packet.interface));
+        }
+        if link.is_some_and(|l| l.ingress_filters) {
+            doubts.push(format!("filters of the traffic control (tc) on {}, which see packets first", packet.interface));
+        }
+        if link.and_then(|l| l.master).and_then(|m| routing.link_at(m)).is_some_and(|m| m.kind == "vrf") {
+            doubts.push(format!("the VRF that {} belongs to", packet.interface));
+        }
+        if routing.settings.ip_vs {
+            doubts.push("IPVS, which has virtual services on this host".to_owned());
+        }
+        if let Some((count, most)) = routing.settings.connections.filter(|(count, most)| count * 100 >= most * FULL) {
+            doubts.push(format!("the connection tracking table, which is full ({count} of {most}): new connections are dropped"));
+        }
+        if !doubts.is_empty() {
+            let (verdict_was, sees) = (verdict.verdict.clone(), verdict.sees.clone());
+            verdict.outcomes = vec![Possibility {
+                verdict: verdict_was,
+                reject_with: None,
+                sees,
+                packet: verdict.packet.clone(),
+                decided_by: verdict.decided_by.clone(),
+                when: doubts.iter().map(|d| format!("unless it is stopped by {d}")).collect(),
+            }];
+            verdict.verdict = "depends".to_owned();
+            verdict.sees = "unknown".to_owned();
+            verdict.depends_on = doubts;
         }
     }
 
     fn summed_up(&self, fates: &[Fate]) -> Verdict {
         let deciding = fates.iter().find(|f| f.outcome != Outcome::Accept).or(fates.first());
-        let decided_by = deciding.and_then(|f| f.at.as_ref()).map(|at| self.describe(at));
+        let decided_by = deciding.and_then(|f| self.decided(f));
+        let way = deciding.and_then(|f| f.at.as_ref()).map_or(Vec::new(), |at| self.way(at));
+        let delivered = deciding.and_then(|f| f.delivered);
         let mut verdict = Verdict {
             verdict: "accept".to_owned(),
             reject_with: None,
@@ -435,15 +427,15 @@ impl Firewall {
             shadowed_accept: None,
             sees: deciding.map_or("connected", |f| f.sees).to_owned(),
             packet: deciding.map_or("syn", |f| f.packet).to_owned(),
-            way: Vec::new(),
-            delivered_to: None,
-            forwarded: false,
-            translated_by: None,
+            way,
+            delivered_to: delivered.map(|(to, _)| to.to_string()),
+            forwarded: delivered.is_some_and(|(_, away)| away),
+            translated_by: deciding.and_then(|f| f.translated_by.as_ref()).map(|at| self.describe(at)),
             outcomes: Vec::new(),
         };
-        let same = fates.windows(2).all(|w| w[0].outcome == w[1].outcome);
+        let same = fates.windows(2).all(|w| w[0].outcome == w[1].outcome && w[0].delivered == w[1].delivered);
         match deciding.map(|f| &f.outcome) {
-            None | Some(Outcome::Accept) => {}
+            None | Some(Outcome::Accept) if same => {}
             Some(Outcome::Drop) if same => verdict.verdict = "drop".to_owned(),
             Some(Outcome::Reject(with)) if same => {
                 verdict.verdict = "reject".to_owned();
@@ -466,6 +458,16 @@ impl Firewall {
         verdict
     }
 
+    fn decided(&self, fate: &Fate) -> Option<DecidingRule> {
+        fate.words.clone().or_else(|| fate.at.as_ref().map(|at| self.describe(at)))
+    }
+
+    /// The jumps that led to a place.
+    fn way(&self, at: &At) -> Vec<DecidingRule> {
+        let jump = |(chain, rule): &(usize, usize)| At { table: at.table, chain: *chain, rule: Some(*rule), way: Vec::new() };
+        at.way.iter().map(|w| self.describe(&jump(w))).collect()
+    }
+
     fn possibility(&self, fate: &Fate) -> Possibility {
         let (verdict, reject_with) = match &fate.outcome {
             Outcome::Accept => ("accept", None),
@@ -479,7 +481,7 @@ impl Firewall {
             reject_with,
             sees: fate.sees.to_owned(),
             packet: fate.packet.to_owned(),
-            decided_by: fate.at.as_ref().map(|at| self.describe(at)),
+            decided_by: self.decided(fate),
             when: fate.assumed.iter().map(condition).collect(),
         }
     }
@@ -544,62 +546,6 @@ impl Verdict {
         }
         all
     }
-}
-
-fn later(ended: verdict::Ended, packet: &'static str, sees: &'static str) -> Fate {
-    let (outcome, sees) = match ended.end {
-        End::Drop => (Outcome::Drop, sees),
-        // A RST that answers the client's own packet ends its connection; an ICMP error does not, once it is established.
-        End::Reject(with) if with == "tcp-reset" && packet == "established" => (Outcome::Reject(with), "reset"),
-        End::Reject(with) => (Outcome::Reject(with), sees),
-        End::Translated(to) => (Outcome::Open(format!("packets of the connection are {to}")), "unknown"),
-        End::Undecided(why) => (Outcome::Open(why), "unknown"),
-    };
-    Fate { outcome, packet, sees, at: Some(ended.at), assumed: ended.path.assumed }
-}
-
-/// The way back of a packet: addresses, ports and interfaces change places.
-fn reply_to(packet: &Flight, flags: u128) -> Flight {
-    Flight {
-        source: packet.destination,
-        destination: packet.source,
-        source_port: packet.destination_port,
-        destination_port: packet.source_port,
-        reply: true,
-        flags,
-        in_interface: String::new(),
-        out_interface: packet.in_interface.clone(),
-        attached: false,
-        incoming: false,
-        ..packet.clone()
-    }
-}
-
-/// What a Linux client makes of a REJECT.
-fn sees(reject_with: &str) -> &'static str {
-    match reject_with {
-        "tcp-reset" | "icmp-port-unreachable" | "icmp6-port-unreachable" | "tcp-rst" => "refused",
-        _ => "unreachable",
-    }
-}
-
-/// Fates with one outcome are one: assumptions made both ways did not matter.
-fn merged(fates: Vec<Fate>) -> Vec<Fate> {
-    let mut by_outcome: BTreeMap<(Outcome, &'static str), Fate> = BTreeMap::new();
-    for fate in fates {
-        match by_outcome.get_mut(&(fate.outcome.clone(), fate.packet)) {
-            // The one that came further stands for both: it passed the rules that may or may not refuse.
-            Some(same) => {
-                same.assumed = same.assumed.intersection(&fate.assumed).cloned().collect();
-                same.at = fate.at;
-                same.sees = fate.sees;
-            }
-            None => {
-                by_outcome.insert((fate.outcome.clone(), fate.packet), fate);
-            }
-        }
-    }
-    by_outcome.into_values().collect()
 }
 
 /// Ranges of client addresses that a test of iptables tells apart: the source of what comes in, the destination of what goes out.

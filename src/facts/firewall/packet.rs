@@ -177,6 +177,7 @@ fn transport(f: &Flight) -> (Vec<Byte>, usize, usize) {
 }
 
 /// Addresses and ports of one direction of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuple {
     pub source: IpAddr,
     pub destination: IpAddr,
@@ -184,17 +185,19 @@ pub struct Tuple {
     pub destination_port: (u16, u16),
 }
 
-/// What conntrack holds for the connection that this packet belongs to; without a translation both directions mirror each other.
-pub fn tuple(f: &Flight, original: bool) -> Tuple {
-    let same =
-        Tuple { source: f.source, destination: f.destination, source_port: f.source_port, destination_port: f.destination_port };
-    if original != f.reply {
-        return same;
+impl Tuple {
+    /// The other direction of a connection that nothing translates.
+    pub fn turned(&self) -> Tuple {
+        Tuple {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+        }
     }
-    Tuple {
-        source: same.destination,
-        destination: same.source,
-        source_port: same.destination_port,
-        destination_port: same.source_port,
-    }
+}
+
+/// What conntrack holds for the connection that this packet belongs to.
+pub fn tuple(f: &Flight, original: bool) -> &Tuple {
+    if original { &f.original } else { &f.answer }
 }

@@ -335,6 +335,14 @@ impl Routing {
         own.find(|a| !a.secondary).map(|a| a.address)
     }
 
+    /// The first IPv6 address of an interface that reaches as far as `like` does: link-local or further.
+    pub fn of_scope(&self, interface: &str, like: IpAddr) -> Option<IpAddr> {
+        let link_local = |a: IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+        let index = self.link(interface)?.index;
+        let mut own = self.addresses.iter().filter(|a| a.interface == index && a.address.is_ipv6() && !a.tentative);
+        own.find(|a| link_local(a.address) == link_local(like)).map(|a| a.address)
+    }
+
     /// Whether packets to this address are for this host.
     pub fn is_local(&self, address: IpAddr) -> bool {
         if address.is_loopback() || self.local().any(|a| a == address) {

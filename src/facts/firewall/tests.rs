@@ -9,6 +9,7 @@ use super::*;
 use crate::host::{
     Command, Got, Host, Identity, InterfaceAddress, Kind, Load, Meta, Miss, Output, Space, Tail, amqp, live::Live, rpc,
 };
+use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 
 /// A firewall around a model; nothing else of it matters to a verdict.
@@ -141,12 +142,12 @@ fn parts_of_a_network_are_told_apart() {
 }
 
 #[test]
-fn a_translation_is_no_accept() {
+fn a_translation_is_followed() {
     let text = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 5672 -j REDIRECT --to-ports 5673\nCOMMIT\n";
     let fw = firewall(assemble(Raw { legacy: [Some(Ok(text.into())), None], ..nothing() }));
     let v = judge(&fw, "10.0.0.1");
-    assert_eq!((v.verdict.as_str(), v.sees.as_str()), ("depends", "unknown"));
-    assert_eq!(v.depends_on, ["the connection is redirected to port 5673"]);
+    assert_eq!((v.verdict.as_str(), v.delivered_to.as_deref(), v.forwarded), ("accept", Some("10.0.0.2:5673"), false));
+    assert!(v.translated_by.unwrap().rule.contains("--to-ports 5673"));
 }
 
 #[test]

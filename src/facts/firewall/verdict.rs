@@ -2,11 +2,14 @@
 //! ruleset does not decide splits a state in two, and states that became equal again are joined.
 
 use super::model::*;
+use super::native::Native;
+use super::packet::Tuple;
 use super::routing::Kind;
-use super::{set_match, vm};
+use super::{nat, set_match, vm};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The kernel's own limit is 16 jumps.
 const MAX_DEPTH: usize = 20;
@@ -14,15 +17,21 @@ const MAX_DEPTH: usize = 20;
 const MAX_STATES: usize = 64;
 
 /// One packet on its way through the hooks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flight {
+    /// syn | reply | established | answer (the RST or ICMP error of a REJECT) | neighbour
+    pub stage: &'static str,
     pub v6: bool,
     pub source: IpAddr,
     pub destination: IpAddr,
     /// First and last possible value.
     pub source_port: (u16, u16),
     pub destination_port: (u16, u16),
-    pub original_port: (u16, u16),
+    /// The connection's ends as conntrack holds them: as its first packet began it, and as replies come.
+    pub original: Tuple,
+    pub answer: Tuple,
+    /// [`nat::SOURCE_NAT`], [`nat::DESTINATION_NAT`]
+    pub translated: u32,
     /// 0 direction original, 1 reply
     pub reply: bool,
     pub protocol: u128,
@@ -53,9 +62,18 @@ pub struct At {
 pub enum End {
     Drop,
     Reject(String),
-    /// Sent elsewhere: `redirected to port 5673`.
-    Translated(String),
     Undecided(String),
+}
+
+/// A rule whose tests all held, or a policy that decided: what a counter there counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hit {
+    /// See [`Flight::stage`].
+    pub stage: &'static str,
+    pub table: usize,
+    pub chain: usize,
+    /// `None`: the policy
+    pub rule: Option<usize>,
 }
 
 /// State that rules read and write.
@@ -68,8 +86,16 @@ pub struct Path {
     changed_sets: BTreeSet<String>,
     /// Undecided conditions and how they were taken.
     pub assumed: BTreeSet<(String, bool)>,
-    /// The last rule (or policy) that let it pass an INPUT chain.
+    /// The last rule (or policy) that let it pass an INPUT or FORWARD chain.
     pub accepted: Option<At>,
+    /// The packet after translations; `None`: as it came.
+    flight: Option<Arc<Flight>>,
+    /// The rule that translated its destination.
+    pub translated_by: Option<At>,
+    /// Destination and source of the connection are settled: no further rule of type nat sees it.
+    settled: [bool; 2],
+    /// With [`Options::record`], in order.
+    pub hits: Vec<Hit>,
 }
 
 impl Path {
@@ -81,18 +107,28 @@ impl Path {
             && self.connection_mark == other.connection_mark
             && self.untracked == other.untracked
             && self.changed_sets == other.changed_sets
+            && self.settled == other.settled
+            && self.flight == other.flight
+            && self.hits == other.hits
+    }
+    /// The packet as it is now.
+    pub fn now(&self, before: &Flight) -> Flight {
+        self.flight.as_deref().unwrap_or(before).clone()
     }
     fn assume(&mut self, what: &[String], holds: bool) {
         self.assumed.extend(what.iter().map(|w| (w.clone(), holds)));
     }
-    /// The next packet of the same connection: marks start anew, assumptions stay.
+    /// The next packet of the same connection: its mark starts anew, the connection's and assumptions stay.
     pub fn next_packet(&self) -> Path {
-        Path {
-            assumed: self.assumed.clone(),
-            accepted: self.accepted.clone(),
-            changed_sets: self.changed_sets.clone(),
-            ..Path::new()
-        }
+        Path { mark: Some(0), untracked: false, flight: None, ..self.clone() }
+    }
+    /// The same packet, which goes on as this one: after routing, or from one interface of the host into another.
+    pub fn going_on(&self) -> Path {
+        Path { flight: None, ..self.clone() }
+    }
+    /// Assumes something that no rule decides.
+    pub fn suppose(&mut self, what: &str, holds: bool) {
+        self.assumed.insert((what.to_owned(), holds));
     }
     pub fn is_untracked(&self) -> bool {
         self.untracked
@@ -116,6 +152,8 @@ pub struct Ended {
     pub path: Path,
     pub end: End,
     pub at: At,
+    /// Conntrack knew the packet there.
+    pub tracked: bool,
 }
 
 /// What came out of a walk.
@@ -148,6 +186,8 @@ pub struct Options {
     pub skip: BTreeSet<(usize, usize, usize)>,
     /// At one priority, legacy iptables after nf_tables instead of before: user space cannot see which was registered last.
     pub legacy_last: bool,
+    /// Keep every rule that counts the packet.
+    pub record: bool,
 }
 
 /// One walk: a model, a packet, options.
@@ -164,6 +204,13 @@ struct Place<'a> {
     base: &'a Base,
 }
 
+impl Place<'_> {
+    fn ended(&self, path: Path, end: End, at: At) -> Ended {
+        let tracked = self.state != ct::INVALID && !path.untracked;
+        Ended { path, end, at, tracked }
+    }
+}
+
 enum Exit {
     Returned(Path),
     Accepted(Path, At),
@@ -175,49 +222,89 @@ impl Walk<'_> {
     pub fn through(&self, hooks: &[Hook], start: Path) -> Walked {
         let mut walked = Walked { through: vec![start], ended: Vec::new() };
         for hook in hooks {
-            for (table, chain) in self.base_chains(*hook) {
+            let mut followed = false;
+            for (priority, table, chain) in self.base_chains(*hook) {
+                if !followed && priority >= nat::priority(*hook) {
+                    self.follow(*hook, &mut walked.through);
+                    followed = true;
+                }
                 let paths = std::mem::take(&mut walked.through);
                 for path in paths {
-                    self.base_chain(table, chain, path, &mut walked);
+                    match path.flight.clone() {
+                        Some(flight) => Walk { flight: &flight, ..*self }.base_chain(table, chain, path, &mut walked),
+                        None => self.base_chain(table, chain, path, &mut walked),
+                    }
                 }
                 walked.through = joined(std::mem::take(&mut walked.through));
+            }
+            if !followed {
+                self.follow(*hook, &mut walked.through);
+            }
+            // A connection that no rule translated by then never will be.
+            let direction = usize::from(!nat::of_destination(*hook));
+            if !matches!(hook, Hook::Ingress | Hook::Forward) {
+                walked.through.iter_mut().filter(|p| !p.untracked).for_each(|p| p.settled[direction] = true);
             }
         }
         walked
     }
 
-    /// Base chains of a hook in the order in which the kernel calls them; at one priority the one registered last comes first.
-    fn base_chains(&self, hook: Hook) -> Vec<(usize, usize)> {
-        let mut found = Vec::new();
-        for (t, table) in self.model.tables.iter().enumerate().filter(|(_, t)| t.family.sees(self.flight.v6)) {
-            for (c, chain) in table.chains.iter().enumerate() {
-                let Some(base) = chain.base.as_ref().filter(|b| b.hook == hook) else { continue };
-                // A later packet of a connection is translated by conntrack alone.
-                if base.nat && self.flight.state != ct::NEW {
-                    continue;
-                }
-                let legacy = table.engine == Engine::IptablesLegacy;
-                found.push(((base.priority, legacy == self.options.legacy_last, Reverse((table.handle, base.handle))), (t, c)));
+    /// Later packets of a translated connection are translated by conntrack.
+    fn follow(&self, hook: Hook, paths: &mut [Path]) {
+        for path in paths.iter_mut().filter(|p| !p.untracked) {
+            if let Some(new) = nat::follow(hook, path.flight.as_deref().unwrap_or(self.flight)) {
+                path.flight = Some(Arc::new(new));
             }
         }
-        found.sort_by_key(|(order, _)| *order);
-        found.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// Base chains of a hook in the order in which the kernel calls them; at one priority the one registered last comes first.
+    fn base_chains(&self, hook: Hook) -> Vec<(i64, usize, usize)> {
+        let mut bases = Vec::new();
+        for (t, table) in self.model.tables.iter().enumerate().filter(|(_, t)| t.family.sees(self.flight.v6)) {
+            let legacy = table.engine == Engine::IptablesLegacy;
+            for (c, chain) in table.chains.iter().enumerate() {
+                bases.extend(chain.base.as_ref().filter(|b| b.hook == hook).map(|base| (legacy, table.handle, base, t, c)));
+            }
+        }
+        // All chains of type nat run inside one function of the kernel, registered with the first of them.
+        let first_nat = bases.iter().filter(|b| b.2.nat).map(|b| (b.1, b.2.handle)).min().unwrap_or_default();
+        bases.sort_by_key(|(legacy, table, base, ..)| {
+            let own = (*legacy == self.options.legacy_last, Reverse((*table, base.handle)));
+            if base.nat {
+                (nat::priority(hook), (false, Reverse(first_nat)), base.priority, own)
+            } else {
+                (base.priority, own, 0, own)
+            }
+        });
+        let priority = |base: &Base| if base.nat { nat::priority(hook) } else { base.priority };
+        bases.into_iter().map(|(_, _, base, t, c)| (priority(base), t, c)).collect()
     }
 
     fn base_chain(&self, table: usize, chain: usize, mut path: Path, walked: &mut Walked) {
         let (t, c) = (&self.model.tables[table], &self.model.tables[table].chains[chain]);
         let Some(base) = &c.base else { return };
         if base.hook == Hook::Ingress {
+            let here = |device: &String| match device.strip_suffix('*') {
+                Some(start) => self.flight.in_interface.starts_with(start),
+                None => *device == self.flight.in_interface,
+            };
             if base.devices.is_empty() && !c.rules.is_empty() {
                 let mut aside = path.clone();
                 let why = format!("whether ingress chain {} {} is on {}", t.title(), c.name, self.flight.in_interface);
                 aside.assume(std::slice::from_ref(&why), false);
                 path.assume(&[why], true);
                 walked.through.push(aside);
-            } else if !base.devices.contains(&self.flight.in_interface) {
+            } else if !base.devices.iter().any(here) {
                 walked.through.push(path);
                 return;
             }
+        }
+        // Chains of type nat see a connection's first packet, if it is tracked, until one of them has settled where it goes.
+        let direction = usize::from(!nat::of_destination(base.hook));
+        if base.nat && (self.flight.state != ct::NEW || path.untracked || path.settled[direction]) {
+            walked.through.push(path);
+            return;
         }
         if let Some(doubt) = &t.doubt {
             let mut aside = path.clone();
@@ -228,28 +315,70 @@ impl Walk<'_> {
         // Conntrack sees a packet first at priority -200 of PREROUTING or OUTPUT.
         let early = match base.hook {
             Hook::Ingress => true,
-            Hook::Prerouting | Hook::Output => base.priority < -200,
+            Hook::Prerouting | Hook::Output => base.priority < -200 && !base.nat,
             Hook::Input | Hook::Forward | Hook::Postrouting => false,
         };
         let state = if early && !self.flight.attached { ct::INVALID } else { self.flight.state };
+        if state == ct::UNTRACKED {
+            path.untracked = true;
+        }
         let place = Place { table, state, base };
         let policy = At { table, chain, rule: None, way: Vec::new() };
+        let judges = matches!(base.hook, Hook::Input | Hook::Forward) && !base.nat;
+        let by_policy = |mut path: Path| {
+            self.hit(&mut path, table, chain, None);
+            path
+        };
         for exit in self.chain(&place, chain, path, &mut Vec::new()) {
             match exit {
                 Exit::Ended(ended) => walked.ended.push(ended),
                 Exit::Accepted(mut path, at) => {
-                    if base.hook == Hook::Input && !base.nat {
+                    if judges {
                         path.accepted = Some(at);
                     }
                     walked.through.push(path);
                 }
-                Exit::Returned(mut path) if base.accept => {
-                    if base.hook == Hook::Input && !base.nat && path.accepted.is_none() {
+                Exit::Returned(path) if base.accept => {
+                    let mut path = by_policy(path);
+                    if judges && path.accepted.is_none() {
                         path.accepted = Some(policy.clone());
                     }
                     walked.through.push(path);
                 }
-                Exit::Returned(path) => walked.ended.push(Ended { path, end: End::Drop, at: policy.clone() }),
+                Exit::Returned(path) => walked.ended.push(place.ended(by_policy(path), End::Drop, policy.clone())),
+            }
+        }
+    }
+
+    fn hit(&self, path: &mut Path, table: usize, chain: usize, rule: Option<usize>) {
+        if self.options.record {
+            path.hits.push(Hit { stage: self.flight.stage, table, chain, rule });
+        }
+    }
+
+    /// The packet behind a rule that translates; each possible one.
+    fn translated(&self, place: &Place, to: &Translation, path: Path, at: &At) -> Vec<Exit> {
+        let settle = |mut path: Path, flight: Option<Flight>| {
+            path.settled[usize::from(!nat::of_destination(place.base.hook))] = true;
+            if let Some(flight) = flight.filter(|f| f != self.flight) {
+                if nat::of_destination(place.base.hook) {
+                    path.translated_by = Some(at.clone());
+                }
+                path.flight = Some(Arc::new(flight));
+            }
+            Exit::Accepted(path, at.clone())
+        };
+        match nat::translate(self.model, place.base.hook, self.flight, to) {
+            nat::Translated::Unsure(why) => vec![Exit::Ended(place.ended(path, End::Undecided(why), at.clone()))],
+            nat::Translated::To(mut flights) if flights.len() < 2 => vec![settle(path, flights.pop())],
+            nat::Translated::To(flights) => {
+                let one = |flight: Flight| {
+                    let mut path = path.clone();
+                    let address = std::net::SocketAddr::new(flight.destination, flight.destination_port.0);
+                    path.assume(&[format!("the connection is sent to {address}, one of several")], true);
+                    settle(path, Some(flight))
+                };
+                flights.into_iter().map(one).collect()
             }
         }
     }
@@ -258,6 +387,8 @@ impl Walk<'_> {
     fn chain(&self, place: &Place, chain: usize, start: Path, way: &mut Vec<(usize, usize)>) -> Vec<Exit> {
         let mut exits = Vec::new();
         let mut current = vec![start];
+        let mut next = Vec::new();
+        let mut out = Vec::new();
         let rules = &self.model.tables[place.table].chains[chain].rules;
         for (r, rule) in rules.iter().enumerate() {
             if current.is_empty() {
@@ -266,80 +397,96 @@ impl Walk<'_> {
             if !self.options.skip.is_empty() && self.options.skip.contains(&(place.table, chain, r)) {
                 continue;
             }
-            let mut next = Vec::with_capacity(current.len());
-            for path in current {
-                for (target, path) in self.rule(place, rule, path) {
-                    let Some(target) = target else {
-                        next.push(path);
-                        continue;
-                    };
-                    let at = || At { table: place.table, chain, rule: Some(r), way: way.clone() };
+            for path in current.drain(..) {
+                self.rule(place, (chain, r), rule, path, &mut out);
+                for (target, path) in out.drain(..) {
                     match target {
-                        Target::Continue => next.push(path),
-                        Target::Return => exits.push(Exit::Returned(path)),
-                        Target::Accept => exits.push(Exit::Accepted(path, at())),
-                        Target::Drop => exits.push(Exit::Ended(Ended { path, end: End::Drop, at: at() })),
-                        Target::Reject(with) => {
-                            exits.push(Exit::Ended(Ended { path, end: End::Reject(self.reject(&with)), at: at() }))
-                        }
-                        Target::Undecided(why) => exits.push(Exit::Ended(Ended { path, end: End::Undecided(why), at: at() })),
-                        Target::Translate(translation) => match self.translated(place, &translation) {
-                            Some(text) => exits.push(Exit::Ended(Ended { path, end: End::Translated(text), at: at() })),
-                            None => exits.push(Exit::Accepted(path, at())),
-                        },
-                        Target::Jump(ref name) | Target::Goto(ref name) => {
-                            let goto = matches!(target, Target::Goto(_));
-                            let target = self.model.tables[place.table].chain(name);
-                            let Some(inner) = target.filter(|_| way.len() < MAX_DEPTH) else {
-                                let end = End::Undecided(format!("the jump to chain {name}, which cannot be followed"));
-                                exits.push(Exit::Ended(Ended { path, end, at: at() }));
-                                continue;
-                            };
-                            way.push((chain, r));
-                            for exit in self.chain(place, inner, path, way) {
-                                match exit {
-                                    Exit::Returned(path) if !goto => next.push(path),
-                                    other => exits.push(other),
-                                }
-                            }
-                            way.pop();
-                        }
+                        None | Some(Target::Continue) => next.push(path),
+                        Some(target) => self.go(place, (chain, r), target, path, way, &mut next, &mut exits),
                     }
                 }
             }
-            current = joined(next);
+            std::mem::swap(&mut current, &mut next);
+            if current.len() > 1 {
+                current = joined(current);
+            }
             if current.len() > MAX_STATES {
                 let end = End::Undecided("too many undecided conditions".to_owned());
                 let at = At { table: place.table, chain, rule: Some(r), way: way.clone() };
-                exits.extend(current.drain(..).map(|path| Exit::Ended(Ended { path, end: end.clone(), at: at.clone() })));
+                exits.extend(current.drain(..).map(|path| Exit::Ended(place.ended(path, end.clone(), at.clone()))));
             }
         }
         exits.extend(current.into_iter().map(Exit::Returned));
         exits
     }
 
+    #[allow(clippy::too_many_arguments)]
+    fn go(
+        &self,
+        place: &Place,
+        (chain, r): (usize, usize),
+        target: Target,
+        path: Path,
+        way: &mut Vec<(usize, usize)>,
+        next: &mut Vec<Path>,
+        exits: &mut Vec<Exit>,
+    ) {
+        let at = At { table: place.table, chain, rule: Some(r), way: way.clone() };
+        match target {
+            Target::Continue => next.push(path),
+            Target::Return => exits.push(Exit::Returned(path)),
+            Target::Accept => exits.push(Exit::Accepted(path, at)),
+            Target::Drop => exits.push(Exit::Ended(place.ended(path, End::Drop, at))),
+            Target::Reject(with) => exits.push(Exit::Ended(place.ended(path, End::Reject(self.reject(&with)), at))),
+            Target::Undecided(why) => exits.push(Exit::Ended(place.ended(path, End::Undecided(why), at))),
+            Target::Translate(to) => exits.extend(self.translated(place, &to, path, &at)),
+            Target::Jump(ref name) | Target::Goto(ref name) => {
+                let goto = matches!(target, Target::Goto(_));
+                let target = self.model.tables[place.table].chain(name);
+                let Some(inner) = target.filter(|_| way.len() < MAX_DEPTH) else {
+                    let end = End::Undecided(format!("the jump to chain {name}, which cannot be followed"));
+                    exits.push(Exit::Ended(place.ended(path, end, at)));
+                    return;
+                };
+                way.push((chain, r));
+                for exit in self.chain(place, inner, path, way) {
+                    match exit {
+                        Exit::Returned(path) if !goto => next.push(path),
+                        other => exits.push(other),
+                    }
+                }
+                way.pop();
+            }
+        }
+    }
+
     /// What one rule does with one state: where it may go, or `None` for the next rule.
-    fn rule(&self, place: &Place, rule: &Rule, mut path: Path) -> Vec<(Option<Target>, Path)> {
-        let mut out = Vec::new();
+    fn rule(&self, place: &Place, at: (usize, usize), rule: &Rule, mut path: Path, out: &mut Vec<(Option<Target>, Path)>) {
         let mut open: Vec<String> = Vec::new();
         let label = |why: String| format!("{why} in `{}`", rule.text);
-        let mut registers = vm::Registers::default();
+        let mut registers = None;
+        let mut counted = false;
         for step in &rule.steps {
             match step {
+                Step::Native(Native::Counter) if self.options.record && !counted => {
+                    aside(out, &mut path, &mut open);
+                    self.hit(&mut path, place.table, at.0, Some(at.1));
+                    counted = true;
+                }
                 Step::Native(native) => {
                     let hook = place.base.hook;
                     let family = self.model.tables[place.table].family;
                     let view = vm::View { model: self.model, flight: self.flight, path: &path, hook, family, state: place.state };
-                    match registers.run(native, &view) {
+                    match registers.get_or_insert_with(vm::Registers::default).run(native, &view) {
                         vm::Ran::Next => {}
                         vm::Ran::Break => {
                             out.push((None, path));
-                            return out;
+                            return;
                         }
                         vm::Ran::Perhaps(why) => open.push(label(why)),
                         vm::Ran::Go(target) => {
-                            finish(&mut out, path, &open, target);
-                            return out;
+                            self.finish(out, path, &open, Some(target), (!counted).then_some((place.table, at)));
+                            return;
                         }
                         vm::Ran::Choice { targets, breaks, goes_on, why } => {
                             let mut taken = open.clone();
@@ -347,6 +494,9 @@ impl Walk<'_> {
                             for target in targets {
                                 let mut path = path.clone();
                                 path.assume(&taken, true);
+                                if !counted {
+                                    self.hit(&mut path, place.table, at.0, Some(at.1));
+                                }
                                 out.push((Some(target), path));
                             }
                             if breaks || !open.is_empty() {
@@ -355,7 +505,7 @@ impl Walk<'_> {
                                 out.push((None, other));
                             }
                             if !goes_on {
-                                return out;
+                                return;
                             }
                             path.assume(&taken, false);
                             open.clear();
@@ -365,11 +515,11 @@ impl Walk<'_> {
                             open.extend(perhaps.map(label));
                         }
                         vm::Ran::Mark { connection, value } => {
-                            aside(&mut out, &mut path, &mut open);
+                            aside(out, &mut path, &mut open);
                             change(&mut path, &Step::SetMark { connection, change: value.map(|v| (0, v)) });
                         }
                         vm::Ran::Notrack => {
-                            aside(&mut out, &mut path, &mut open);
+                            aside(out, &mut path, &mut open);
                             change(&mut path, &Step::Notrack);
                         }
                     }
@@ -378,41 +528,66 @@ impl Walk<'_> {
                     Tri::Yes => {}
                     Tri::No => {
                         out.push((None, path));
-                        return out;
+                        return;
                     }
                     Tri::Maybe(why) => open.push(label(why)),
                 },
                 Step::Vmap { key, set } => match self.lookup(place, &path, key, set) {
-                    Hit::Sure(Target::Continue) => {}
-                    Hit::Sure(target) => {
-                        finish(&mut out, path, &open, target);
-                        return out;
+                    Found::Sure(Target::Continue) => {}
+                    Found::Sure(target) => {
+                        self.finish(out, path, &open, Some(target), (!counted).then_some((place.table, at)));
+                        return;
                     }
-                    Hit::None => {
+                    Found::None => {
                         out.push((None, path));
-                        return out;
+                        return;
                     }
-                    Hit::Maybe(targets, why) => {
+                    Found::Maybe(targets, why) => {
                         open.push(label(why));
-                        choose(&mut out, path, &open, targets);
-                        return out;
+                        choose(out, path, &open, targets);
+                        return;
                     }
                 },
                 // Without a connection there is no mark of it to read or write.
                 Step::SetMark { connection: true, .. } | Step::CopyMark { .. }
                     if path.untracked || place.state == ct::INVALID => {}
                 Step::SetMark { .. } | Step::CopyMark { .. } | Step::ChangeSet(_) | Step::Notrack => {
-                    aside(&mut out, &mut path, &mut open);
+                    aside(out, &mut path, &mut open);
                     change(&mut path, step);
                 }
                 Step::Go(target) => {
-                    finish(&mut out, path, &open, target.clone());
-                    return out;
+                    self.finish(out, path, &open, Some(target.clone()), (!counted).then_some((place.table, at)));
+                    return;
                 }
             }
         }
-        out.push((None, path));
-        out
+        // Nothing but its counter and what it changed is left of a rule that only goes on.
+        if self.options.record && !counted {
+            self.finish(out, path, &open, None, Some((place.table, at)));
+        } else {
+            out.push((None, path));
+        }
+    }
+
+    /// The rule's tests held (or may have): it counts the packet, unless it did so before, and sends it on.
+    fn finish(
+        &self,
+        out: &mut Vec<(Option<Target>, Path)>,
+        mut path: Path,
+        open: &[String],
+        target: Option<Target>,
+        counts: Option<(usize, (usize, usize))>,
+    ) {
+        if !open.is_empty() {
+            let mut aside = path.clone();
+            aside.assume(open, false);
+            out.push((None, aside));
+            path.assume(open, true);
+        }
+        if let Some((table, (chain, rule))) = counts {
+            self.hit(&mut path, table, chain, Some(rule));
+        }
+        out.push((target, path));
     }
 
     fn test(&self, place: &Place, path: &Path, test: &Test) -> Tri {
@@ -470,10 +645,10 @@ impl Walk<'_> {
         }
     }
 
-    fn lookup(&self, place: &Place, path: &Path, key: &[Key], set: &Set) -> Hit {
+    fn lookup(&self, place: &Place, path: &Path, key: &[Key], set: &Set) -> Found {
         let values: Vec<Value> = key.iter().map(|k| self.value(place, path, k)).collect();
         if values.iter().any(|v| matches!(v, Value::Missing)) {
-            return Hit::None;
+            return Found::None;
         }
         let mut possible = Vec::new();
         let mut open = set.doubt.clone();
@@ -483,7 +658,7 @@ impl Walk<'_> {
         for element in ordered {
             let Some(target) = &element.target else { continue };
             match within(&values, &element.parts) {
-                Tri::Yes if open.is_none() => return Hit::Sure(target.clone()),
+                Tri::Yes if open.is_none() => return Found::Sure(target.clone()),
                 Tri::Yes => {
                     possible.push(target.clone());
                     break;
@@ -496,8 +671,8 @@ impl Walk<'_> {
             }
         }
         match open {
-            Some(why) => Hit::Maybe(possible, why),
-            None => Hit::None,
+            Some(why) => Found::Maybe(possible, why),
+            None => Found::None,
         }
     }
 
@@ -514,7 +689,7 @@ impl Walk<'_> {
             Key::SourcePort => ports(f.source_port),
             Key::DestinationPort => ports(f.destination_port),
             Key::OriginalPort if path.untracked || place.state == ct::INVALID => Value::Missing,
-            Key::OriginalPort => ports(f.original_port),
+            Key::OriginalPort => ports(f.original.destination_port),
             Key::Protocol => Value::Is(f.protocol),
             Key::Version => Value::Is(if f.v6 { 10 } else { 2 }),
             Key::InInterface => Value::Name(f.in_interface.clone()),
@@ -522,9 +697,9 @@ impl Walk<'_> {
             Key::CtState => Value::Is(if path.untracked { ct::UNTRACKED } else { place.state }),
             Key::CtDirection | Key::CtStatus | Key::CtMark if path.untracked || place.state == ct::INVALID => Value::Missing,
             Key::CtDirection => Value::Is(f.reply.into()),
-            // seen-reply and confirmed are set after the first packet; translations end a walk before they are asked for.
-            Key::CtStatus if f.state == ct::NEW => Value::Is(0),
-            Key::CtStatus => Value::Is(0x0e),
+            // seen-reply comes with the first answer, assured with the packet after it, confirmed behind the last hook.
+            Key::CtStatus if f.state == ct::NEW => Value::Is(u128::from(f.translated | if f.attached { 8 } else { 0 })),
+            Key::CtStatus => Value::Is(u128::from(f.translated | if f.reply { 0x0a } else { 0x0e })),
             Key::CtMark => {
                 path.connection_mark.map_or(Value::Unknown("the connection's mark".to_owned()), |m| Value::Is(m.into()))
             }
@@ -596,23 +771,19 @@ impl Walk<'_> {
         if path.untracked || place.state == ct::INVALID {
             return Value::Missing;
         }
-        if f.icmp_type.is_some() {
-            return Value::Unknown("the connection that it belongs to".to_owned());
-        }
         let ports = |(first, last): (u16, u16)| {
             if first == last { Value::Is(first.into()) } else { Value::Between(first.into(), last.into(), "the client's port") }
         };
-        let ((from, from_port), (to, to_port)) = if f.reply {
-            ((f.destination, f.destination_port), (f.source, f.source_port))
-        } else {
-            ((f.source, f.source_port), (f.destination, f.destination_port))
-        };
         match key {
-            Key::OriginalSource | Key::ReplyDestination => Value::Is(number(from)),
-            Key::OriginalDestination | Key::ReplySource => Value::Is(number(to)),
-            Key::OriginalSourcePort | Key::ReplyPort => ports(from_port),
-            Key::ReplySourcePort => ports(to_port),
-            _ => Value::Is(f.protocol),
+            Key::OriginalSource => Value::Is(number(f.original.source)),
+            Key::OriginalDestination => Value::Is(number(f.original.destination)),
+            Key::OriginalSourcePort => ports(f.original.source_port),
+            Key::ReplySource => Value::Is(number(f.answer.source)),
+            Key::ReplyDestination => Value::Is(number(f.answer.destination)),
+            Key::ReplySourcePort => ports(f.answer.source_port),
+            Key::ReplyPort => ports(f.answer.destination_port),
+            // Neighbour discovery and the like have no connection; everything else is about one of TCP.
+            _ => Value::Is(6),
         }
     }
 
@@ -671,43 +842,9 @@ impl Walk<'_> {
         };
         named.to_owned()
     }
-
-    /// Where a translation sends the packet; `None` if that is where it goes anyway.
-    fn translated(&self, place: &Place, to: &Translation) -> Option<String> {
-        let f = self.flight;
-        if to.kind == Nat::Source || !matches!(place.base.hook, Hook::Prerouting | Hook::Output) {
-            return None;
-        }
-        let (address, port) = (to.address.map(|a| a.0), to.port.map(|p| p.0));
-        let address = match (to.kind, to.address) {
-            (Nat::Netmap, Some((first, last))) => Some(mapped(f.destination, first, last)),
-            _ => address,
-        };
-        let moved = address.filter(|a| *a != f.destination);
-        let new_port = port.filter(|p| (*p, *p) != f.destination_port);
-        match (moved, new_port) {
-            (None, None) => None,
-            (Some(a), _) => {
-                let port = port.unwrap_or(f.destination_port.0);
-                Some(format!("redirected to {}", std::net::SocketAddr::new(a, port)))
-            }
-            (None, Some(port)) => Some(format!("redirected to port {port}")),
-        }
-    }
 }
 
-/// NETMAP: the bits that first and last address have in common, then the packet's own.
-fn mapped(old: IpAddr, first: IpAddr, last: IpAddr) -> IpAddr {
-    let net = !(number(first) ^ number(last));
-    let new = (number(first) & net) | (number(old) & !net);
-    match (old, u32::try_from(new)) {
-        (IpAddr::V4(_), Ok(new)) => IpAddr::V4(new.into()),
-        (IpAddr::V4(_), Err(_)) => old,
-        (IpAddr::V6(_), _) => IpAddr::V6(new.into()),
-    }
-}
-
-enum Hit {
+enum Found {
     Sure(Target),
     Maybe(Vec<Target>, String),
     None,
@@ -733,16 +870,6 @@ fn aside(out: &mut Vec<(Option<Target>, Path)>, path: &mut Path, open: &mut Vec<
         path.assume(open, true);
         open.clear();
     }
-}
-
-fn finish(out: &mut Vec<(Option<Target>, Path)>, mut path: Path, open: &[String], target: Target) {
-    if !open.is_empty() {
-        let mut aside = path.clone();
-        aside.assume(open, false);
-        out.push((None, aside));
-        path.assume(open, true);
-    }
-    out.push((Some(target), path));
 }
 
 fn change(path: &mut Path, step: &Step) {

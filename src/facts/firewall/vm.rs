@@ -884,10 +884,10 @@ fn status(view: &View) -> Loaded {
     let f = view.flight;
     let known = match (view.state, f.reply) {
         // A packet over loopback was confirmed on its way out.
-        (ct::NEW, _) if f.attached => Some(8),
-        (ct::NEW, _) => Some(0),
-        (ct::ESTABLISHED, true) => Some(0x0a),
-        (ct::ESTABLISHED, false) => Some(0x0e),
+        (ct::NEW, _) if f.attached => Some(8 | f.translated),
+        (ct::NEW, _) => Some(f.translated),
+        (ct::ESTABLISHED, true) => Some(0x0a | f.translated),
+        (ct::ESTABLISHED, false) => Some(0x0e | f.translated),
         _ => None,
     };
     match known {
@@ -999,23 +999,12 @@ mod tests {
     const TRANSPORT: Base = Base::Transport;
 
     fn syn() -> Flight {
-        Flight {
-            v6: false,
+        Flight::syn(&super::super::Packet {
             source: "10.1.2.3".parse().unwrap(),
             destination: "192.0.2.1".parse().unwrap(),
-            source_port: (32768, 60999),
-            destination_port: (5672, 5672),
-            original_port: (5672, 5672),
-            reply: false,
-            protocol: 6,
-            flags: 2,
-            icmp_type: None,
-            in_interface: "eth0".to_owned(),
-            out_interface: String::new(),
-            state: ct::NEW,
-            attached: false,
-            incoming: true,
-        }
+            port: 5672,
+            interface: "eth0".to_owned(),
+        })
     }
 
     /// Runs a rule; what the last instruction gave, or the first one that ended it.

@@ -1,0 +1,646 @@
+//! The packets of a connection, one after the other: the client's SYN through the hooks, past the routing decision and on to a
+//! socket or out again; the answer's way back; the client's next packet. What may become of them are [`Fate`]s.
+
+use super::model::{Hook, Table, ct};
+use super::packet::Tuple;
+use super::routing::{Kind, Question, Routing, Way};
+use super::verdict::{At, End, Ended, Flight, Hit, Options, Path, Walk, Walked};
+use super::{DecidingRule, Firewall, Packet, nat};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Ports from which Linux clients connect by default (net.ipv4.ip_local_port_range).
+const CLIENT_PORTS: (u16, u16) = (32768, 60999);
+const SYN: u128 = 0x02;
+const SYN_ACK: u128 = 0x12;
+const ACK: u128 = 0x10;
+const RST_ACK: u128 = 0x14;
+const ICMP_UNREACHABLE: u128 = 3;
+const ICMP6_UNREACHABLE: u128 = 1;
+const NEIGHBOUR_SOLICITATION: u128 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u128 = 136;
+/// ARPHRD_ETHER: other links (tunnels, WireGuard) have no neighbours to find.
+const ETHERNET: u16 = 1;
+
+/// One possible fate of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    pub outcome: Outcome,
+    pub packet: &'static str,
+    pub sees: &'static str,
+    pub at: Option<At>,
+    /// What decides where it is no rule: a route or a sysctl.
+    pub words: Option<DecidingRule>,
+    pub assumed: BTreeSet<(String, bool)>,
+    /// Where translations sent it, and whether that is another host; `None`: not translated.
+    pub delivered: Option<(SocketAddr, bool)>,
+    pub translated_by: Option<At>,
+    pub hits: Vec<Hit>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    Drop,
+    Reject(String),
+    /// With what the answer depends on.
+    Open(String),
+    Accept,
+}
+
+/// What the routing decision says of a packet that came in.
+enum Next {
+    Here,
+    Onward(Vec<String>),
+    Lost { reject: Option<&'static str>, words: DecidingRule },
+    Unsure(String),
+}
+
+pub fn routing_words(chain: &str, rule: impl Into<String>) -> DecidingRule {
+    DecidingRule { table: "routing".to_owned(), chain: chain.to_owned(), rule: rule.into(), handle_or_line: None, packets: None }
+}
+
+impl Flight {
+    /// The first packet of a new connection, as it comes in.
+    pub fn syn(packet: &Packet) -> Flight {
+        let ends = Tuple {
+            source: packet.source,
+            destination: packet.destination,
+            source_port: CLIENT_PORTS,
+            destination_port: (packet.port, packet.port),
+        };
+        Flight {
+            stage: "syn",
+            v6: packet.destination.is_ipv6(),
+            source: packet.source,
+            destination: packet.destination,
+            source_port: CLIENT_PORTS,
+            destination_port: (packet.port, packet.port),
+            answer: ends.turned(),
+            original: ends,
+            translated: 0,
+            reply: false,
+            protocol: 6,
+            flags: SYN,
+            icmp_type: None,
+            in_interface: packet.interface.clone(),
+            out_interface: String::new(),
+            state: ct::NEW,
+            attached: packet.interface == "lo",
+            incoming: true,
+        }
+    }
+}
+
+impl Firewall {
+    /// Everything that may happen, the worst first. One element where it is decided.
+    pub(super) fn fates(&self, packet: &Packet, options: &Options) -> Vec<Fate> {
+        let fates = self.courses(packet, options);
+        if options.record { fates } else { merged(fates) }
+    }
+
+    fn courses(&self, packet: &Packet, options: &Options) -> Vec<Fate> {
+        let loopback = packet.interface == "lo";
+        let syn = Flight::syn(packet);
+        let mut fates = Vec::new();
+        let arrivals = if loopback { self.leave(&syn, options, Path::new(), &mut fates) } else { vec![(syn, Path::new())] };
+        for (syn, path) in arrivals {
+            let walked = self.walk(&syn, options, &[Hook::Ingress, Hook::Prerouting], path);
+            self.refuse(&syn, options, walked.ended, &mut fates);
+            for path in walked.through {
+                self.route_in(path.now(&syn), options, path, &mut fates);
+            }
+        }
+        fates
+    }
+
+    fn walk(&self, flight: &Flight, options: &Options, hooks: &[Hook], path: Path) -> Walked {
+        Walk { model: &self.model, flight, options }.through(hooks, path)
+    }
+
+    fn routing(&self) -> Option<&Routing> {
+        self.model.routing.as_ref().filter(|r| r.routes.is_some())
+    }
+
+    /// A connection of the host to itself goes out through OUTPUT before it comes in. A translation there may send it elsewhere.
+    fn leave(&self, syn: &Flight, options: &Options, path: Path, fates: &mut Vec<Fate>) -> Vec<(Flight, Path)> {
+        let out = outgoing(syn.clone(), "lo");
+        let mut home = Vec::new();
+        let walked = self.walk(&out, options, &[Hook::Output], path);
+        self.refuse(syn, options, walked.ended, fates);
+        for path in walked.through {
+            let mut now = path.now(&out);
+            let away = now.translated & nat::DESTINATION_NAT != 0 && !self.ours(now.destination);
+            if away {
+                now.out_interface = match self.routing().map(|r| r.way(now.destination, &Question::default())) {
+                    Some(Way::Out(hops)) => hops.first().map_or("", |h| self.name(h.interface)).to_owned(),
+                    _ => String::new(),
+                };
+            }
+            let walked = self.walk(&now, options, &[Hook::Postrouting], path.going_on());
+            self.refuse(syn, options, walked.ended, fates);
+            for path in walked.through {
+                let now = path.now(&now);
+                if away {
+                    fates.push(accept(&now, path, true));
+                } else {
+                    home.push((incoming(now, "lo"), path.going_on()));
+                }
+            }
+        }
+        home
+    }
+
+    fn name(&self, index: u32) -> &str {
+        self.model.routing.as_ref().map_or("", |r| r.name(index))
+    }
+
+    fn ours(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.model.routing.as_ref().is_some_and(|r| r.is_local(address))
+    }
+
+    /// Behind PREROUTING: is the source one that may come from there, and is the packet for this host.
+    fn route_in(&self, syn: Flight, options: &Options, mut path: Path, fates: &mut Vec<Fate>) {
+        let translated = syn.translated & nat::DESTINATION_NAT != 0;
+        if let Some(routing) = self.routing().filter(|_| syn.in_interface != "lo" && !self.in_vrf(&syn.in_interface)) {
+            match routing.refuses_source(syn.source, syn.destination, path.mark().unwrap_or(0), &syn.in_interface) {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    let words = routing_words("input", why);
+                    fates.push(fate(Outcome::Drop, "syn", "timeout", &syn, path, Err(words)));
+                    return;
+                }
+                Err(why) => {
+                    let mut refused = path.clone();
+                    refused.suppose(&why, true);
+                    path.suppose(&why, false);
+                    let words = routing_words("input", why);
+                    fates.push(fate(Outcome::Drop, "syn", "timeout", &syn, refused, Err(words)));
+                }
+            }
+        }
+        match self.next(&syn, &path, translated) {
+            Next::Here => {
+                let now = path.going_on();
+                let walked = self.walk(&syn, options, &[Hook::Input], now);
+                self.refuse(&syn, options, walked.ended, fates);
+                for path in walked.through {
+                    let now = path.now(&syn);
+                    self.answered(&now, options, path, fates);
+                }
+            }
+            Next::Onward(interfaces) => self.forward(&syn, &interfaces, options, path, fates),
+            Next::Lost { reject: None, words } => {
+                fates.push(fate(Outcome::Drop, "syn", "timeout", &syn, path, Err(words)));
+            }
+            Next::Lost { reject: Some(with), words } => {
+                fates.push(fate(Outcome::Reject(with.to_owned()), "syn", "unreachable", &syn, path, Err(words)));
+            }
+            Next::Unsure(why) => {
+                let words = routing_words("input", why.clone());
+                fates.push(fate(Outcome::Open(why), "syn", "unknown", &syn, path, Err(words)));
+            }
+        }
+    }
+
+    fn in_vrf(&self, interface: &str) -> bool {
+        let Some(routing) = &self.model.routing else { return false };
+        let master = routing.link(interface).and_then(|l| l.master).and_then(|m| routing.link_at(m));
+        master.is_some_and(|m| m.kind == "vrf")
+    }
+
+    /// The routing decision for a packet that came in.
+    fn next(&self, syn: &Flight, path: &Path, translated: bool) -> Next {
+        if !translated || self.ours(syn.destination) {
+            return match self.routing() {
+                Some(routing) if !translated && syn.in_interface != "lo" && !self.ours(syn.destination) => {
+                    self.onward(routing, syn, path)
+                }
+                _ => Next::Here,
+            };
+        }
+        match self.routing() {
+            Some(routing) => self.onward(routing, syn, path),
+            None if self.model.routing.is_some() => Next::Onward(vec![String::new()]),
+            None => Next::Unsure(format!("whether {} is this host", syn.destination)),
+        }
+    }
+
+    fn onward(&self, routing: &Routing, syn: &Flight, path: &Path) -> Next {
+        let question =
+            Question { from: Some(syn.source), mark: path.mark().unwrap_or(0), iif: Some(&syn.in_interface), oif: None };
+        let way = routing.way(syn.destination, &question);
+        if matches!(way, Way::Local(_)) {
+            return Next::Here;
+        }
+        let to = syn.destination;
+        let on = routing.forwards(syn.v6, &syn.in_interface);
+        if on == Some(false) && !matches!(way, Way::Unsure(_)) {
+            let sysctl = if syn.v6 {
+                "net.ipv6.conf.all.forwarding is 0".to_owned()
+            } else {
+                format!("net.ipv4.conf.{}.forwarding is 0 (net.ipv4.ip_forward)", syn.in_interface)
+            };
+            let words = routing_words("forward", format!("not forwarded to {to}: {sysctl}"));
+            return Next::Lost { reject: None, words };
+        }
+        let lost = |reject: [&'static str; 2], what: &str| Next::Lost {
+            reject: Some(reject[usize::from(syn.v6)]).filter(|r| !r.is_empty()),
+            words: routing_words("forward", format!("{what} to {to}")),
+        };
+        match way {
+            Way::Out(hops) => {
+                let mut names: Vec<String> = hops.iter().map(|h| routing.name(h.interface).to_owned()).collect();
+                names.dedup();
+                Next::Onward(names)
+            }
+            Way::Local(_) => Next::Here,
+            Way::Refused(Kind::Blackhole) => lost(["", ""], "a blackhole route leads"),
+            Way::Refused(Kind::Prohibit) => lost(["icmp-admin-prohibited", "icmp6-adm-prohibited"], "a prohibit route leads"),
+            Way::Refused(_) => lost(["icmp-host-unreachable", "icmp6-no-route"], "an unreachable route leads"),
+            Way::None => lost(["icmp-net-unreachable", "icmp6-no-route"], "there is no route"),
+            Way::Other(kind) => lost(["", ""], &format!("a {} route leads", kind.name())),
+            Way::Unsure(why) => Next::Unsure(why),
+        }
+    }
+
+    /// Translated to another host, or a container.
+    fn forward(&self, syn: &Flight, interfaces: &[String], options: &Options, path: Path, fates: &mut Vec<Fate>) {
+        for interface in interfaces {
+            let mut path = path.going_on();
+            if interfaces.len() > 1 {
+                path.suppose(&format!("the kernel takes the route by {interface}, one of several"), true);
+            }
+            let out = Flight { out_interface: interface.clone(), incoming: false, ..syn.clone() };
+            let walked = self.walk(&out, options, &[Hook::Forward, Hook::Postrouting], path);
+            self.refuse(syn, options, walked.ended, fates);
+            for path in walked.through {
+                let first = path.now(&out);
+                self.forwarded(&first, options, path, fates);
+            }
+        }
+    }
+
+    /// The SYN of a forwarded connection got out: the answer comes in where it left, and the client's next packet follows it.
+    fn forwarded(&self, first: &Flight, options: &Options, path: Path, fates: &mut Vec<Fate>) {
+        let untracked = path.is_untracked();
+        let mut reply = reply_to(first, SYN_ACK);
+        (reply.source, reply.source_port) = (first.answer.source, first.answer.source_port);
+        (reply.destination, reply.destination_port) = (first.answer.destination, first.answer.destination_port);
+        (reply.in_interface, reply.out_interface) = (first.out_interface.clone(), String::new());
+        reply.incoming = true;
+        reply.state = if untracked { ct::INVALID } else { ct::ESTABLISHED };
+        let mut ack = Flight { stage: "established", flags: ACK, out_interface: String::new(), incoming: true, ..first.clone() };
+        (ack.source, ack.source_port) = (first.original.source, first.original.source_port);
+        (ack.destination, ack.destination_port) = (first.original.destination, first.original.destination_port);
+        ack.state = if untracked { self.picked_up() } else { ct::ESTABLISHED };
+        let legs = [(reply, first.in_interface.clone(), "timeout"), (ack, first.out_interface.clone(), "hangs")];
+        let mut alive = vec![path.next_packet()];
+        for (packet, out, sees) in legs {
+            let mut next = Vec::new();
+            for path in alive {
+                let walked = self.walk(&packet, options, &[Hook::Ingress, Hook::Prerouting], path);
+                fates.extend(walked.ended.into_iter().map(|e| self.later(first, options, e, packet.stage, sees)));
+                for path in walked.through {
+                    let now = Flight { out_interface: out.clone(), incoming: false, ..path.now(&packet) };
+                    let walked = self.walk(&now, options, &[Hook::Forward, Hook::Postrouting], path.going_on());
+                    fates.extend(walked.ended.into_iter().map(|e| self.later(first, options, e, packet.stage, sees)));
+                    next.extend(walked.through.into_iter().map(|p| p.next_packet()));
+                }
+            }
+            alive = next;
+        }
+        for mut done in alive {
+            done.accepted.clone_from(&path.accepted);
+            fates.push(accept(first, done, true));
+        }
+    }
+
+    /// SYNs that were dropped or rejected.
+    fn refuse(&self, syn: &Flight, options: &Options, ended: Vec<Ended>, fates: &mut Vec<Fate>) {
+        for mut ended in ended {
+            let syn = ended.path.now(syn);
+            let (outcome, sees) = match ended.end.clone() {
+                End::Drop => (Outcome::Drop, "timeout"),
+                End::Reject(with) => {
+                    let gets_out = self.answer(&syn, options, &with, &mut ended);
+                    let sees = if gets_out { sees(&with) } else { "timeout" };
+                    (Outcome::Reject(with), sees)
+                }
+                End::Undecided(why) => (Outcome::Open(why), "unknown"),
+            };
+            fates.push(fate(outcome, "syn", sees, &syn, ended.path, Ok(ended.at)));
+        }
+    }
+
+    /// Whether the RST or ICMP error that a REJECT sends passes OUTPUT; without it the client waits.
+    fn answer(&self, to: &Flight, options: &Options, with: &str, ended: &mut Ended) -> bool {
+        let (protocol, icmp_type) = match (with, to.v6) {
+            ("tcp-reset" | "tcp-rst", _) => (6, None),
+            (_, false) => (1, Some(ICMP_UNREACHABLE)),
+            (_, true) => (58, Some(ICMP6_UNREACHABLE)),
+        };
+        let mut answer = reply_to(to, RST_ACK);
+        answer.stage = "answer";
+        answer.protocol = protocol;
+        answer.icmp_type = icmp_type;
+        // nf_ct_attach: the answer belongs to the connection of what it answers, before it reaches the first hook.
+        answer.state = if ended.tracked { ct::RELATED } else { ct::INVALID };
+        answer.attached = true;
+        answer.translated = 0;
+        let interface = match self.out_by(to) {
+            Way::Out(hops) => hops.first().map(|h| self.name(h.interface).to_owned()).unwrap_or_default(),
+            Way::Unsure(_) | Way::Local(_) => to.in_interface.clone(),
+            Way::None | Way::Other(_) | Way::Refused(_) => return false,
+        };
+        answer.out_interface = interface;
+        let walked = self.walk(&answer, options, &[Hook::Output, Hook::Postrouting], ended.path.next_packet());
+        let through = walked.through.first().map(|p| p.hits.clone());
+        let hits = through.clone().or(walked.ended.first().map(|e| e.path.hits.clone()));
+        if let Some(hits) = hits {
+            ended.path.hits = hits;
+        }
+        through.is_some()
+    }
+
+    /// The way that answers to a packet take.
+    fn out_by(&self, to: &Flight) -> Way {
+        let Some(routing) = self.routing().filter(|_| to.in_interface != "lo" && !self.in_vrf(&to.in_interface)) else {
+            return Way::Unsure(String::new());
+        };
+        let link_local = matches!(to.source, IpAddr::V6(a) if a.is_unicast_link_local());
+        let oif = link_local.then_some(to.in_interface.as_str());
+        routing.way(to.source, &Question { from: Some(to.destination), mark: 0, iif: None, oif })
+    }
+
+    /// What conntrack makes of a packet in the middle of a connection that it did not see begin (nf_conntrack_tcp_loose).
+    fn picked_up(&self) -> u128 {
+        let loose = self.model.routing.as_ref().and_then(|r| r.settings.tcp_loose);
+        if loose == Some(false) { ct::INVALID } else { ct::NEW }
+    }
+
+    /// The SYN came through: the SYN-ACK must get out and the client's next packet in.
+    fn answered(&self, syn: &Flight, options: &Options, accepted: Path, fates: &mut Vec<Fate>) {
+        let loopback = syn.in_interface == "lo";
+        let interfaces: Vec<String> = match self.out_by(syn) {
+            Way::Unsure(why) if why.is_empty() => vec![syn.in_interface.clone()],
+            Way::Out(hops) => {
+                let mut names: Vec<String> = hops.iter().map(|h| self.name(h.interface).to_owned()).collect();
+                names.dedup();
+                names
+            }
+            Way::Local(_) => vec!["lo".to_owned()],
+            Way::Unsure(why) => {
+                let words = routing_words("output", why.clone());
+                fates.push(fate(Outcome::Open(why), "reply", "unknown", syn, accepted, Err(words)));
+                return;
+            }
+            Way::None | Way::Other(_) => {
+                let words = routing_words("output", format!("there is no route back to {}", syn.source));
+                fates.push(fate(Outcome::Drop, "reply", "timeout", syn, accepted, Err(words)));
+                return;
+            }
+            Way::Refused(kind) => {
+                let words = routing_words("output", format!("the route back to {} is a {} one", syn.source, kind.name()));
+                fates.push(fate(Outcome::Drop, "reply", "timeout", syn, accepted, Err(words)));
+                return;
+            }
+        };
+        for interface in &interfaces {
+            let mut path = accepted.next_packet();
+            if interfaces.len() > 1 {
+                path.suppose(&format!("the answer goes out by {interface}, one of several routes"), true);
+            }
+            let mut reply = reply_to(syn, SYN_ACK);
+            reply.out_interface.clone_from(interface);
+            reply.state = if accepted.is_untracked() { ct::INVALID } else { ct::ESTABLISHED };
+            let alive = self.leg(syn, &reply, loopback, true, options, vec![path], fates);
+            let mut ack = Flight { stage: "established", flags: ACK, ..syn.clone() };
+            (ack.source, ack.source_port) = (syn.original.source, syn.original.source_port);
+            (ack.destination, ack.destination_port) = (syn.original.destination, syn.original.destination_port);
+            ack.state = if accepted.is_untracked() { self.picked_up() } else { ct::ESTABLISHED };
+            let alive = alive.into_iter().map(|p| p.next_packet()).collect();
+            for mut path in self.leg(syn, &ack, loopback, false, options, alive, fates) {
+                path.accepted.clone_from(&accepted.accepted);
+                fates.push(accept(syn, path, false));
+            }
+        }
+    }
+
+    /// A later packet's way: out, or in, or (over loopback) both.
+    #[allow(clippy::too_many_arguments)]
+    fn leg(
+        &self,
+        syn: &Flight,
+        packet: &Flight,
+        loopback: bool,
+        reply: bool,
+        options: &Options,
+        paths: Vec<Path>,
+        fates: &mut Vec<Fate>,
+    ) -> Vec<Path> {
+        let sees = if reply { "timeout" } else { "hangs" };
+        let mut parts: Vec<(Flight, &[Hook])> = Vec::new();
+        if reply || loopback {
+            let by = if loopback { "lo".to_owned() } else { packet.out_interface.clone() };
+            parts.push((outgoing(packet.clone(), &by), &[Hook::Output, Hook::Postrouting]));
+        }
+        if !reply || loopback {
+            let by = if loopback { "lo".to_owned() } else { packet.in_interface.clone() };
+            let mut part = incoming(packet.clone(), &by);
+            // Over loopback conntrack has seen it on its way out.
+            part.attached = loopback;
+            parts.push((part, &[Hook::Ingress, Hook::Prerouting, Hook::Input]));
+        }
+        let mut alive: Vec<(Option<Flight>, Path)> = paths.into_iter().map(|p| (None, p)).collect();
+        for (part, hooks) in parts {
+            let mut next = Vec::new();
+            for (before, path) in alive {
+                let mut now = part.clone();
+                if let Some(before) = before {
+                    (now.source, now.source_port) = (before.source, before.source_port);
+                    (now.destination, now.destination_port) = (before.destination, before.destination_port);
+                }
+                let walked = self.walk(&now, options, hooks, path);
+                fates.extend(walked.ended.into_iter().map(|e| self.later(syn, options, e, packet.stage, sees)));
+                next.extend(walked.through.into_iter().map(|p| (Some(p.now(&now)), p.going_on())));
+            }
+            alive = next;
+        }
+        alive.into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// A later packet that did not get through.
+    fn later(&self, syn: &Flight, options: &Options, mut ended: Ended, packet: &'static str, sees: &'static str) -> Fate {
+        let (outcome, sees) = match ended.end.clone() {
+            End::Drop => (Outcome::Drop, sees),
+            // A RST that answers the client's own packet ends its connection; an ICMP error does not, once it is established.
+            End::Reject(with) if with.starts_with("tcp-r") && packet == "established" => {
+                let ack = Flight { stage: "established", flags: ACK, state: ct::ESTABLISHED, ..syn.clone() };
+                let reset = self.answer(&ack, options, &with, &mut ended);
+                (Outcome::Reject(with), if reset { "reset" } else { sees })
+            }
+            End::Reject(with) => (Outcome::Reject(with), sees),
+            End::Undecided(why) => (Outcome::Open(why), "unknown"),
+        };
+        fate(outcome, packet, sees, syn, ended.path, Ok(ended.at))
+    }
+
+    /// Whether the peer (or the router towards it) can find this host's link address: neighbour discovery, RFC 4861. Fates of the
+    /// solicitation and its answer; empty where there is nothing to find.
+    pub(super) fn neighbour(&self, packet: &Packet, options: &Options) -> Vec<Fate> {
+        let IpAddr::V6(ours) = packet.destination else { return Vec::new() };
+        let link = self.model.routing.as_ref().and_then(|r| r.link(&packet.interface));
+        let finds = link.is_none_or(|l| l.hardware == ETHERNET || l.index == 0 || self.routing().is_none());
+        if packet.interface == "lo" || !finds || !self.may_stop_neighbours() {
+            return Vec::new();
+        }
+        let question = Question { oif: Some(&packet.interface), ..Question::default() };
+        let asks = match self.routing().map(|r| r.way(packet.source, &question)) {
+            Some(Way::Out(hops)) => hops.iter().find_map(|h| h.gateway).unwrap_or(packet.source),
+            _ => packet.source,
+        };
+        let [.., a, b, c] = ours.octets();
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+        let ends = Tuple { source: asks, destination: group.into(), source_port: (0, 0), destination_port: (0, 0) };
+        let solicitation = Flight {
+            stage: "neighbour",
+            v6: true,
+            source: asks,
+            destination: group.into(),
+            source_port: (0, 0),
+            destination_port: (0, 0),
+            answer: ends.turned(),
+            original: ends,
+            translated: 0,
+            reply: false,
+            protocol: 58,
+            flags: 0,
+            icmp_type: Some(NEIGHBOUR_SOLICITATION),
+            in_interface: packet.interface.clone(),
+            out_interface: String::new(),
+            // Conntrack leaves neighbour discovery alone (noct_valid_new in nf_conntrack_proto_icmpv6.c).
+            state: ct::UNTRACKED,
+            attached: false,
+            incoming: true,
+        };
+        let mut advertisement = outgoing(solicitation.clone(), &packet.interface);
+        advertisement.icmp_type = Some(NEIGHBOUR_ADVERTISEMENT);
+        (advertisement.source, advertisement.destination) = (packet.destination, asks);
+        let mut fates = Vec::new();
+        let walked = self.walk(&solicitation, options, &[Hook::Ingress, Hook::Prerouting, Hook::Input], Path::new());
+        let mut ended = walked.ended;
+        for path in walked.through {
+            let walked = self.walk(&advertisement, options, &[Hook::Output, Hook::Postrouting], path.next_packet());
+            ended.extend(walked.ended);
+            fates.extend(walked.through.into_iter().map(|p| accept(&advertisement, p, false)));
+        }
+        for e in ended {
+            let outcome = match e.end {
+                End::Undecided(why) => Outcome::Open(why),
+                End::Drop | End::Reject(_) => Outcome::Drop,
+            };
+            fates.push(fate(outcome, "neighbour", "unreachable", &solicitation, e.path, Ok(e.at)));
+        }
+        merged(fates)
+    }
+
+    /// Only a chain with a policy or rule that refuses can stop them: most hosts have none for IPv6.
+    fn may_stop_neighbours(&self) -> bool {
+        let holds = |table: &Table| {
+            let mut bases = table.chains.iter().filter_map(|c| c.base.as_ref().map(|b| (b, c)));
+            bases.any(|(base, chain)| !base.accept || !chain.rules.is_empty())
+        };
+        self.model.tables.iter().filter(|t| t.family.sees(true)).any(holds)
+    }
+}
+
+fn outgoing(packet: Flight, by: &str) -> Flight {
+    Flight { in_interface: String::new(), out_interface: by.to_owned(), attached: false, incoming: false, ..packet }
+}
+
+fn incoming(packet: Flight, by: &str) -> Flight {
+    Flight { in_interface: by.to_owned(), out_interface: String::new(), attached: by == "lo", incoming: true, ..packet }
+}
+
+/// The way back of a packet: addresses, ports and interfaces change places.
+fn reply_to(packet: &Flight, flags: u128) -> Flight {
+    Flight {
+        stage: "reply",
+        source: packet.destination,
+        destination: packet.source,
+        source_port: packet.destination_port,
+        destination_port: packet.source_port,
+        reply: true,
+        flags,
+        in_interface: String::new(),
+        out_interface: packet.in_interface.clone(),
+        attached: false,
+        incoming: false,
+        ..packet.clone()
+    }
+}
+
+/// What a Linux client makes of a REJECT. Host, network and protocol unreachable and EACCES are all "unreachable".
+fn sees(reject_with: &str) -> &'static str {
+    match reject_with {
+        "tcp-reset" | "icmp-port-unreachable" | "icmp6-port-unreachable" | "tcp-rst" => "refused",
+        _ => "unreachable",
+    }
+}
+
+fn accept(flight: &Flight, path: Path, forwarded: bool) -> Fate {
+    let at = path.accepted.clone();
+    let mut accept = fate(Outcome::Accept, "syn", "connected", flight, path, Err(routing_words("", "")));
+    (accept.at, accept.words) = (at, None);
+    if forwarded {
+        accept.delivered = Some((SocketAddr::new(flight.answer.source, flight.answer.source_port.0), true));
+    }
+    accept
+}
+
+fn fate(
+    outcome: Outcome,
+    packet: &'static str,
+    sees: &'static str,
+    flight: &Flight,
+    path: Path,
+    by: Result<At, DecidingRule>,
+) -> Fate {
+    let translated = flight.translated & nat::DESTINATION_NAT != 0;
+    let delivered = translated.then(|| (SocketAddr::new(flight.answer.source, flight.answer.source_port.0), false));
+    let (at, words) = match by {
+        Ok(at) => (Some(at), None),
+        Err(words) => (None, Some(words)),
+    };
+    Fate {
+        outcome,
+        packet,
+        sees,
+        at,
+        words,
+        assumed: path.assumed,
+        delivered,
+        translated_by: path.translated_by,
+        hits: path.hits,
+    }
+}
+
+/// Fates with one outcome are one: assumptions made both ways did not matter.
+fn merged(fates: Vec<Fate>) -> Vec<Fate> {
+    let mut by_outcome: BTreeMap<(Outcome, &'static str, Option<(SocketAddr, bool)>), Fate> = BTreeMap::new();
+    for fate in fates {
+        match by_outcome.get_mut(&(fate.outcome.clone(), fate.packet, fate.delivered)) {
+            // The one that came further stands for both: it passed the rules that may or may not refuse.
+            Some(same) => {
+                same.assumed = same.assumed.intersection(&fate.assumed).cloned().collect();
+                same.at = fate.at;
+                same.words = fate.words;
+                same.sees = fate.sees;
+            }
+            None => {
+                by_outcome.insert((fate.outcome.clone(), fate.packet, fate.delivered), fate);
+            }
+        }
+    }
+    by_outcome.into_values().collect()
+}
