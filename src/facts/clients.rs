@@ -2,6 +2,7 @@
 //!
 //! A client of the intent with several source networks becomes several entries: each network has its own way in.
 
+use super::firewall::owners::refusal::{self, Refusal};
 use super::firewall::{Firewall, Packet, Verdict};
 use super::listeners::Listener;
 use super::{Fact, Facts, broker, net};
@@ -33,6 +34,12 @@ pub struct Client {
     pub interface: Fact<Option<String>>,
     /// The packet filter's verdict.
     pub firewall: Fact<Verdict>,
+    /// What the packet filter will say after a reboot; null: the same as now, nothing loads rules and there are none.
+    pub firewall_after_boot: Fact<Option<Verdict>>,
+    /// For clients from anywhere: the verdict over IPv6, which they may prefer; null: not asked, or there is no IPv6 address.
+    pub firewall_v6: Fact<Option<Verdict>>,
+    /// Who refuses the client's packets; null: nobody does.
+    pub refusal: Fact<Option<Refusal>>,
     /// A socket of the broker takes connections for `to`:`port`, or for where the packet filter delivers them instead:
     /// listening | loopback-only | other-address | absent | foreign | suspended | forwarded (to another host or a container)
     pub listener: Fact<String>,
@@ -70,6 +77,9 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
     let port = port(facts, intent);
     let way = way_in(facts, intent, from);
     let firewall = verdict(&facts.firewall, from, &port, &way);
+    let firewall_after_boot = after_boot(&facts.firewall, from, &port, &way);
+    let firewall_v6 = over_ipv6(facts, intent, from, &port, &way);
+    let refusal = refusal(&facts.firewall, from, &port, &way);
     let listener = listener(facts, &intent.service, &End::of(&firewall, &port, &way), remote);
     let node = node(facts);
     let user = intent.user.as_deref();
@@ -85,6 +95,9 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
         interface: way.as_ref().map(|w| w.interface.clone()),
         port,
         firewall,
+        firewall_after_boot,
+        firewall_v6,
+        refusal,
         listener,
         user: intent.user.clone(),
         vhost: intent.vhost.clone(),
@@ -208,12 +221,65 @@ fn default_interface(addresses: &[net::Address], routes: &[net::Route]) -> Optio
     default.or_else(|| addresses.iter().find(|a| a.scope == "global" && a.up && !a.v6).map(|a| a.interface.clone()))
 }
 
-fn verdict(firewall: &Fact<Firewall>, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<Verdict> {
+fn after_boot(firewall: &Fact<Firewall>, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<Option<Verdict>> {
+    match firewall {
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+        Fact::Known(now) => match &now.owned.after_boot {
+            Fact::Unknown(why) => Fact::Unknown(format!("the packet filter after a reboot: {why}")),
+            Fact::Known(None) => Fact::Known(None),
+            Fact::Known(Some(after)) => verdict_of(after, from, port, way).map(Some),
+        },
+    }
+}
+
+/// The same port at the host's first global IPv6 address, from anywhere.
+fn over_ipv6(facts: &Facts, intent: &ClientIntent, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<Option<Verdict>> {
+    let v4 = way.known().and_then(|w| w.to).is_some_and(|to| to.is_ipv4());
+    if from != "any" || !v4 || intent.to.is_some() {
+        return Fact::Known(None);
+    }
+    let addresses = match &facts.net.addresses {
+        Fact::Known(addresses) => addresses,
+        Fact::Unknown(why) => return Fact::Unknown(why.clone()),
+    };
+    let listens = facts.sockets.known().is_some_and(|all| {
+        let port = port.known().copied();
+        all.iter().any(|s| Some(s.port) == port && s.v6 && !s.loopback)
+    });
+    let address = addresses.iter().find(|a| a.v6 && a.up && a.scope == "global");
+    let Some(address) = address.filter(|_| listens) else { return Fact::Known(None) };
+    let way = WayIn { to: address.address.parse().ok(), interface: Some(address.interface.clone()) };
+    verdict(&facts.firewall, "any", port, &Fact::Known(way)).map(Some)
+}
+
+fn refusal(firewall: &Fact<Firewall>, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<Option<Refusal>> {
     let (firewall, port, way) = match (firewall, port, way) {
-        (Fact::Known(f), Fact::Known(p), Fact::Known(w)) => (f, *p, w),
+        (Fact::Known(f), Fact::Known(p), Fact::Known(w)) => (f, u16::try_from(*p), w),
         (Fact::Unknown(why), _, _) | (_, Fact::Unknown(why), _) | (_, _, Fact::Unknown(why)) => {
             return Fact::Unknown(why.clone());
         }
+    };
+    let (Some(to), Some(interface), Ok(port)) = (way.to, &way.interface, port) else { return Fact::Known(None) };
+    let from = match from {
+        "local" => return Fact::Known(None),
+        "any" if to.is_ipv6() => "::/0",
+        "any" => "0.0.0.0/0",
+        cidr => cidr,
+    };
+    Fact::Known(refusal::of(firewall, from, to, port, interface))
+}
+
+fn verdict(firewall: &Fact<Firewall>, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<Verdict> {
+    match firewall {
+        Fact::Known(firewall) => verdict_of(firewall, from, port, way),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    }
+}
+
+fn verdict_of(firewall: &Firewall, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<Verdict> {
+    let (port, way) = match (port, way) {
+        (Fact::Known(p), Fact::Known(w)) => (*p, w),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => return Fact::Unknown(why.clone()),
     };
     let (Some(to), Some(interface)) = (way.to, &way.interface) else {
         return Fact::Unknown("there is no route back to the client".into());

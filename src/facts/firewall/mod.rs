@@ -13,6 +13,7 @@ pub mod model;
 mod nat;
 pub mod native;
 mod netlink;
+pub mod owners;
 mod packet;
 mod read;
 pub mod routing;
@@ -52,6 +53,9 @@ pub struct Firewall {
     /// Rules in /etc/ufw/user.rules and user6.rules, in the order in which `ufw insert` counts them; not for rules.
     #[serde(skip)]
     pub ufw_rules: Fact<Vec<ufw::UserRule>>,
+    /// Who put the rules there.
+    #[serde(flatten)]
+    pub owned: owners::Owners,
     /// The parsed packet-filter model; not for rules.
     #[serde(skip)]
     pub model: model::Model,

@@ -3,7 +3,7 @@
 
 use super::model::*;
 use super::routing::Routing;
-use super::{Firewall, display, ip_sets, iptables, netlink, ufw};
+use super::{Firewall, display, ip_sets, iptables, netlink, owners, ufw};
 use crate::facts::{Fact, together};
 use crate::formats::iptables_save;
 use crate::host::{Command, Got, Host, optional, read_text};
@@ -31,7 +31,9 @@ pub fn collect(host: &dyn Host) -> Fact<Firewall> {
     let mut model = assemble(Raw { nf_tables: host.nf_tables(), legacy, ip_sets: host.ip_sets() });
     label(host, &mut model.tables);
     model.routing = Routing::read(host);
-    Fact::Known(describe(host, model))
+    let mut firewall = describe(host, model);
+    firewall.owned = owners::collect(host, &mut firewall);
+    Fact::Known(firewall)
 }
 
 /// Puts the rules into the words of their own tools. What these do not print is printed by us: their failure is no reason to
@@ -149,6 +151,7 @@ fn describe(host: &dyn Host, model: Model) -> Firewall {
         firewalld_running,
         engines: engines.iter().map(|e| e.name().to_owned()).collect(),
         ufw_rules: ufw::user_rules(host).into(),
+        owned: owners::Owners::blank("not looked for yet"),
         model,
     }
 }

@@ -22,6 +22,7 @@ pub fn firewall(mut model: Model) -> Firewall {
         firewalld_running: false,
         engines: Vec::new(),
         ufw_rules: Fact::Known(Vec::new()),
+        owned: super::owners::Owners::blank("not looked for"),
         model,
     }
 }
