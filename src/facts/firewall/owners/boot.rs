@@ -3,10 +3,9 @@
 use super::saved::Saved;
 use super::units::Units;
 use super::{Drift, Look, boot_script, firewalld, holds_rules, marks, ufw};
-use crate::facts::firewall::model::{Engine, Model, Table};
-use crate::facts::firewall::{Firewall, iptables};
+use crate::facts::firewall::model::{Model, Table};
+use crate::facts::firewall::{Firewall, read};
 use crate::facts::{Fact, Where};
-use crate::formats::iptables_save;
 use crate::host::{Load, Loaded};
 
 /// What a reboot leaves, or why that is not known; and what of the saved files does not load.
@@ -19,8 +18,8 @@ pub(super) fn after(look: &Look, firewall: &Firewall) -> (Fact<Option<Box<Firewa
         Err(miss) => return (Fact::Unknown(format!("what starts at boot: {miss}")), Vec::new()),
     };
     let mut broken = Vec::new();
-    let after = match tables(look, firewall, units, &mut broken) {
-        Ok(Some(tables)) => Fact::Known(Some(Box::new(Firewall::of_model(Model { tables, ..look.surroundings.clone() })))),
+    let after = match model(look, firewall, units, &mut broken) {
+        Ok(Some(model)) => Fact::Known(Some(Box::new(Firewall::of_model(model)))),
         Ok(None) => Fact::Known(None),
         Err(why) => Fact::Unknown(why),
     };
@@ -28,7 +27,7 @@ pub(super) fn after(look: &Look, firewall: &Firewall) -> (Fact<Option<Box<Firewa
 }
 
 /// `None`: the same as now.
-fn tables(look: &Look, firewall: &Firewall, units: &Units, broken: &mut Vec<Drift>) -> Result<Option<Vec<Table>>, String> {
+fn model(look: &Look, firewall: &Firewall, units: &Units, broken: &mut Vec<Drift>) -> Result<Option<Model>, String> {
     let saved = look.saved.as_ref().map_err(ToString::to_string)?;
     let ufw_boots = units.has("ufw.service");
     let ufw = look.ufw.as_ref().map_err(ToString::to_string)?.as_ref().filter(|s| s.enabled && ufw_boots);
@@ -49,9 +48,12 @@ fn tables(look: &Look, firewall: &Firewall, units: &Units, broken: &mut Vec<Drif
         return Err("several units load rules at boot, in no fixed order, and one of them begins with `flush ruleset`".to_owned());
     }
     let mut tables = Vec::new();
+    let mut ip_sets = look.surroundings.ip_sets.clone();
     // firewalld.service conflicts with the units that load saved files.
     if !saved.is_empty() && !firewalld_boots {
-        tables.extend(scratch(look, firewall, saved, broken)?);
+        let held = scratch(look, saved, broken)?;
+        tables.extend(held.tables);
+        ip_sets.extend(held.ip_sets);
     }
     if let Some(settings) = ufw {
         let own = ufw::boot(look.host, settings).map_err(|miss| miss.to_string())?;
@@ -67,7 +69,7 @@ fn tables(look: &Look, firewall: &Firewall, units: &Units, broken: &mut Vec<Drif
             again(&mut tables, part);
         }
     }
-    Ok(Some(tables))
+    Ok(Some(Model { tables, ip_sets, ..look.surroundings.clone() }))
 }
 
 /// The same table loaded by two is one: chains of the same name get the rules of both.
@@ -106,7 +108,7 @@ fn again(tables: &mut Vec<Table>, part: Table) {
 }
 
 /// Loads the saved files into a scratch namespace.
-fn scratch(look: &Look, firewall: &Firewall, saved: &[Saved], broken: &mut Vec<Drift>) -> Result<Vec<Table>, String> {
+fn scratch(look: &Look, saved: &[Saved], broken: &mut Vec<Drift>) -> Result<Model, String> {
     let each: Vec<(&Saved, &String, &Load)> =
         saved.iter().flat_map(|s| s.loads.iter().map(move |(file, load)| (s, file, load))).collect();
     let loads: Vec<Load> = each.iter().map(|(_, _, load)| (*load).clone()).collect();
@@ -121,7 +123,7 @@ fn scratch(look: &Look, firewall: &Firewall, saved: &[Saved], broken: &mut Vec<D
         let text = format!("{} cannot load {file} at boot: {said}", saved.unit);
         broken.push(Drift { at: Some(at), ..Drift::new(saved.owner, "broken", text) });
     }
-    decoded(&loaded, &firewall.model)
+    decoded(loaded)
 }
 
 /// The line that a tool complains of: `line 5 failed`, `Error occurred at line: 5`, `rules.nft:12:3-9: Error`.
@@ -134,30 +136,17 @@ fn line(said: &str) -> Option<u32> {
     after("line").or_else(|| after(".conf:")).or_else(|| after(".nft:"))
 }
 
-fn decoded(loaded: &Loaded, model: &Model) -> Result<Vec<Table>, String> {
-    let mut tables = Vec::new();
-    for (v6, answer) in [false, true].into_iter().zip(&loaded.legacy) {
-        match answer {
-            Ok(bytes) => {
-                let text = String::from_utf8_lossy(bytes);
-                let save = iptables_save::parse(&text).map_err(|e| format!("saved rules: {e}"))?;
-                tables.extend(iptables::tables(&save, Engine::IptablesLegacy, v6));
-            }
-            Err(miss) if miss.is_absent() => {}
-            Err(miss) => return Err(miss.to_string()),
-        }
+/// What a scratch namespace held, read as the running rules are.
+fn decoded(loaded: Loaded) -> Result<Model, String> {
+    let legacy = loaded.legacy.map(|answer| match answer {
+        Err(miss) if miss.is_absent() => None,
+        other => Some(other),
+    });
+    let model = read::assemble(read::Raw { nf_tables: loaded.nf_tables, legacy, ip_sets: loaded.ip_sets });
+    match model.unread.into_iter().next() {
+        Some(unread) => Err(unread.why),
+        None => Ok(Model { unread: Vec::new(), ..model }),
     }
-    match &loaded.nf_tables {
-        Ok(dump) => tables.extend(native(dump, model)?),
-        Err(miss) if miss.is_absent() => {}
-        Err(miss) => return Err(miss.to_string()),
-    }
-    Ok(tables)
-}
-
-fn native(dump: &[u8], model: &Model) -> Result<Vec<Table>, String> {
-    let _ = (dump, model);
-    Err("the dump of nf_tables is not evaluated yet".to_owned())
 }
 
 #[cfg(test)]
