@@ -1,6 +1,7 @@
 //! Whose rule refuses a client, and whether somebody tried to let it in at another place.
 
 use super::marks;
+use crate::facts::firewall::impact::Stage;
 use crate::facts::firewall::model::{Hook, Model, Table};
 use crate::facts::firewall::verdict::At;
 use crate::facts::firewall::{DecidingRule, Firewall, Packet};
@@ -23,7 +24,8 @@ pub struct Refusal {
 
 /// `None`: no SYN of the source is refused.
 pub fn of(firewall: &Firewall, from: &str, to: IpAddr, port: u16, interface: &str) -> Option<Refusal> {
-    let (packet, at) = firewall.refused_example(from, to, port, interface)?;
+    let found = firewall.refusal(from, to, port, interface).filter(|r| r.stage == Stage::Syn)?;
+    let (packet, at) = (found.packet, found.at);
     let table = firewall.model.tables.get(at.table)?;
     Some(Refusal {
         source: packet.source.to_string(),

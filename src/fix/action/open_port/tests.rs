@@ -15,6 +15,7 @@ fn firewall(tables: Vec<Table>, manager: &str) -> Firewall {
         firewalld_running: manager == "firewalld",
         engines: Vec::new(),
         ufw_rules: Fact::Known(Vec::new()),
+        owned: crate::facts::firewall::owners::Owners::blank("not looked for"),
         model,
     }
 }
