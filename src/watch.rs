@@ -65,8 +65,8 @@ pub struct Target {
     pub from: Vec<Cidr>,
     /// Ports that it may end up at: the one that it asks for, and where that is translated to.
     pub ports: Vec<u16>,
-    /// Rules and policies that may end its way.
-    pub rules: Vec<DecidingRule>,
+    /// Rules and policies that may end its way, with what they do: `dropped`, `rejected`.
+    pub rules: Vec<(DecidingRule, &'static str)>,
     /// Nothing is known to listen there: resets that this host sends mean something.
     pub closed: bool,
     pub log: Option<PathBuf>,
@@ -74,17 +74,29 @@ pub struct Target {
 
 impl Target {
     /// The rules that the verdict names.
-    pub fn rules_of(verdict: &Verdict) -> Vec<DecidingRule> {
-        let refusing = verdict.verdict != "accept";
-        let open = verdict.outcomes.iter().filter(|o| o.verdict != "accept").filter_map(|o| o.decided_by.clone());
-        let mut rules: Vec<DecidingRule> = verdict.decided_by.clone().filter(|_| refusing).into_iter().chain(open).collect();
+    pub fn rules_of(verdict: &Verdict) -> Vec<(DecidingRule, &'static str)> {
+        let what = |verdict: &str| if verdict == "reject" { "rejected" } else { "dropped" };
+        let one = matches!(verdict.verdict.as_str(), "drop" | "reject").then_some(&verdict.decided_by);
+        let open = verdict.outcomes.iter().filter(|o| matches!(o.verdict.as_str(), "drop" | "reject"));
+        let one = one.into_iter().flatten().map(|rule| (rule.clone(), what(&verdict.verdict)));
+        let mut rules: Vec<_> = one.chain(open.filter_map(|o| Some((o.decided_by.clone()?, what(&o.verdict))))).collect();
         rules.dedup();
         rules
     }
 
+    /// Some rule counts packets of others too.
+    pub fn counts_others(&self, look: &Look) -> bool {
+        let counted = self.rules.iter().filter(|(rule, _)| look.counters.of(rule).is_some());
+        counted.into_iter().any(|(rule, _)| !self.is_named_in(rule))
+    }
+
+    fn is_named_in(&self, rule: &DecidingRule) -> bool {
+        self.from.iter().any(|from| names(rule, from))
+    }
+
     /// Rules whose drops cannot be seen.
     pub fn uncounted(&self, look: &Look) -> Vec<&DecidingRule> {
-        self.rules.iter().filter(|rule| look.counters.of(rule).is_none()).collect()
+        self.rules.iter().map(|(rule, _)| rule).filter(|rule| look.counters.of(rule).is_none()).collect()
     }
 
     fn is_from(&self, address: IpAddr) -> bool {
@@ -150,15 +162,15 @@ impl Look {
     pub fn events(&self, last: &Look, target: &Target, now: i64) -> Vec<Event> {
         let mut events = Vec::new();
         let mut event = |reached, certain, text: String| events.push(Event { time: now, reached, text, certain });
-        for rule in &target.rules {
+        for (rule, done) in &target.rules {
             let (Some(before), Some(after)) = (last.counters.of(rule), self.counters.of(rule)) else { continue };
             if after > before {
-                let certain = target.from.iter().any(|from| names(rule, from));
+                let certain = target.is_named_in(rule);
                 let whose = if certain { format!(" from {}", target.name) } else { String::new() };
                 let packets = count(after - before, "packet");
                 let verb = if after - before == 1 { "was" } else { "were" };
                 let place = rule.place();
-                let text = format!("{packets}{whose} {verb} refused by {place} (its counter: {before}, now {after})");
+                let text = format!("{packets}{whose} {verb} {done} by {place} (its counter: {before}, now {after})");
                 event(Reached::PacketFilter, certain, text);
             }
         }
@@ -289,6 +301,13 @@ pub fn summary(target: &Target, events: &[Event], predicted: Option<&Verdict>) -
         Reached::LoggedIn => format!("{name} connects and logs in."),
     };
     (reached.or(guessed).unwrap_or(Reached::Nothing), text)
+}
+
+/// The rule of the last event of the packet filter.
+fn ended_by(events: &[Event], target: &Target) -> Option<(String, &'static str)> {
+    let last = events.iter().rev().find(|e| e.reached == Reached::PacketFilter)?;
+    let mut rules = target.rules.iter().map(|(rule, done)| (rule.place(), *done));
+    rules.find(|(place, done)| last.text.contains(&format!("{done} by {place} (")))
 }
 
 #[cfg(test)]

@@ -38,14 +38,16 @@ pub fn watch(global: &Global, host: &dyn Host, audit: &Audit) -> anyhow::Result<
     for rule in target.uncounted(&last) {
         say(Tone::Dim, "-", &format!("{} has no counter: what it refuses cannot be seen here.", rule.place()));
     }
+    if target.counts_others(&last) {
+        say(Tone::Dim, "-", "Counters of rules and of the kernel count everybody's packets.");
+    }
     let mut events: Vec<Event> = Vec::new();
     while signal.load(Ordering::Relaxed) == 0 && limit.is_none_or(|l| started.elapsed() < l) {
         let clock = Instant::now();
         let look = Look::take(host, &target, Some(&last));
         for event in look.events(&last, &target, host.identity().now) {
             let (tone, mark) = tone(&event);
-            let whose = if event.certain { "" } else { " (anybody's)" };
-            say(tone, mark, &format!("{} {}{whose}", time_of_day(event.time), event.text));
+            say(tone, mark, &format!("{} {}", time_of_day(event.time), event.text));
             events.push(event);
         }
         last = look;
