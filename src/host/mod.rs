@@ -174,7 +174,7 @@ pub enum Command {
     IptablesNftSave { v6: bool },
     /// `iptables-legacy-save -c` or its IPv6 twin: with counters
     IptablesLegacyCounters { v6: bool },
-    /// `iptables-legacy-save`; only to be asked for when /proc/net/ip_tables_names lists a table: reading must not create one
+    /// `iptables-legacy-save -c`; only to be asked for when /proc/net/ip_tables_names lists a table: reading must not create one
     IptablesLegacySave { v6: bool },
     /// `nft -a list ruleset`
     NftRuleset,
@@ -197,8 +197,8 @@ impl Command {
             Command::IptablesNftSave { v6: true } => words(&["ip6tables-nft-save"]),
             Command::IptablesLegacyCounters { v6: false } => words(&["iptables-legacy-save", "-c"]),
             Command::IptablesLegacyCounters { v6: true } => words(&["ip6tables-legacy-save", "-c"]),
-            Command::IptablesLegacySave { v6: false } => words(&["iptables-legacy-save"]),
-            Command::IptablesLegacySave { v6: true } => words(&["ip6tables-legacy-save"]),
+            Command::IptablesLegacySave { v6: false } => words(&["iptables-legacy-save", "-c"]),
+            Command::IptablesLegacySave { v6: true } => words(&["ip6tables-legacy-save", "-c"]),
             Command::NftRuleset => words(&["nft", "-a", "list", "ruleset"]),
             Command::Getent { name } => words(&["getent", "ahosts", "--", name]),
             Command::Rabbitmqctl { args } => {

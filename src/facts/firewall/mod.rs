@@ -25,6 +25,8 @@ mod xt;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod xt_tests;
 
 #[cfg(test)]
 pub use iptables::tables as iptables_tables;

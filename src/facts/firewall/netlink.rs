@@ -297,6 +297,9 @@ fn finished(mut draft: Draft) -> Table {
     draft.table
 }
 
+/// NFT_META_NFTRACE, which the target TRACE sets
+const TRACE: u32 = 12;
+
 /// Whether the tools of iptables hold a table: by its name and base chains, and because no rule is of a kind that they do not write.
 fn of_iptables(table: &Table) -> bool {
     let named = matches!(table.family, Family::Ip | Family::Ip6) && IPTABLES_TABLES.contains(&table.name.as_str());
@@ -320,10 +323,9 @@ fn of_iptables(table: &Table) -> bool {
                     | Native::Fib { .. }
                     | Native::Ct { .. }
                     | Native::CtSet { .. }
-                    | Native::MetaSet { .. }
                     | Native::Notrack
             )
-        )
+        ) || matches!(step, Step::Native(Native::MetaSet { key, .. }) if *key != TRACE)
     };
     named && table.chains.iter().all(builtin) && !table.chains.iter().flat_map(|c| &c.rules).flat_map(|r| &r.steps).any(foreign)
 }

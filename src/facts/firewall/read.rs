@@ -30,6 +30,7 @@ pub fn collect(host: &dyn Host) -> Fact<Firewall> {
     let legacy = [legacy(host, false), legacy(host, true)];
     let mut model = assemble(Raw { nf_tables: host.nf_tables(), legacy, ip_sets: host.ip_sets() });
     label(host, &mut model.tables);
+    model.bridged = bridged(host);
     model.routing = Routing::read(host);
     let mut firewall = describe(host, model);
     firewall.owned = owners::collect(host, &mut firewall);
@@ -54,6 +55,20 @@ fn label(host: &dyn Host, tables: &mut [Table]) {
     let (nft, saves) =
         together(|| print(native, Command::NftRuleset), || together(|| print(v4, save(false)), || print(v6, save(true))));
     display::label(tables, nft.as_deref(), [saves.0.as_deref(), saves.1.as_deref()]);
+}
+
+/// Whether bridges hand packets to the IP hooks: not without br_netfilter, whose switches these are.
+fn bridged(host: &dyn Host) -> Option<bool> {
+    let on = |file: &str| match optional(read_text(host, file)) {
+        Ok(text) => Some(text.is_some_and(|t| t.trim() != "0")),
+        Err(_) => None,
+    };
+    let (v4, v6) = (on("/proc/sys/net/bridge/bridge-nf-call-iptables"), on("/proc/sys/net/bridge/bridge-nf-call-ip6tables"));
+    match (v4, v6) {
+        (Some(false), Some(false)) => Some(false),
+        (None, _) | (_, None) => None,
+        _ => Some(true),
+    }
 }
 
 fn legacy_save(host: &dyn Host, v6: bool) -> Got<Vec<u8>> {
