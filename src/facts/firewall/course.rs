@@ -644,3 +644,172 @@ fn merged(fates: Vec<Fate>) -> Vec<Fate> {
     }
     by_outcome.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{Engine, Model};
+    use super::super::routing::Routing;
+    use super::super::{Course, Verdict, iptables, tests};
+    use super::*;
+    use crate::formats::iptables_save;
+    use std::collections::BTreeMap as Map;
+
+    /// 10.0.0.2 on eth0 with the default route, 10.1.0.2 on eth1; fd00::2 and fe80::2 on eth0.
+    fn host(save: &str, v6: bool) -> Firewall {
+        let mut routing = Routing::decode(include_bytes!("testdata/routing.nl")).unwrap();
+        let all = |value| Some(["eth0", "eth1", "lo"].map(|n| (n.to_owned(), value)).into_iter().collect::<Map<_, _>>());
+        routing.settings.rp_filter = all(0);
+        routing.settings.forwarding = all(1);
+        routing.settings.forwarding6 = Some(true);
+        let tables = iptables::tables(&iptables_save::parse(save).unwrap(), Engine::IptablesLegacy, v6);
+        tests::firewall(Model { tables, routing: Some(routing), ..Model::default() })
+    }
+
+    fn to(fw: &Firewall, source: &str, destination: &str, interface: &str) -> Verdict {
+        let packet = Packet {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            port: 5672,
+            interface: interface.to_owned(),
+        };
+        fw.verdict(&packet).known().unwrap().clone()
+    }
+
+    fn judged(save: &str, source: &str, interface: &str) -> Verdict {
+        to(&host(save, false), source, "10.0.0.2", interface)
+    }
+
+    const DNAT: &str = "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 5672 -j DNAT --to-destination 10.1.0.9:5673\nCOMMIT\n";
+
+    #[test]
+    fn forwarded_connections() {
+        let v = judged(DNAT, "10.0.0.9", "eth0");
+        assert_eq!((v.verdict.as_str(), v.delivered_to.as_deref(), v.forwarded), ("accept", Some("10.1.0.9:5673"), true));
+        // INPUT does not see it, FORWARD does, with the new port and the way out.
+        let input = "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\nCOMMIT\n";
+        assert_eq!(judged(&format!("{DNAT}{input}"), "10.0.0.9", "eth0").verdict, "accept");
+        let forward = "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -o eth1 -p tcp -m tcp --dport 5673 -j ACCEPT\n-A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\nCOMMIT\n";
+        assert_eq!(judged(&format!("{DNAT}{forward}"), "10.0.0.9", "eth0").verdict, "accept");
+        let v = judged(&format!("{DNAT}{}", forward.replace("--dport 5673", "--dport 5672")), "10.0.0.9", "eth0");
+        assert_eq!((v.verdict.as_str(), v.decided_by.unwrap().chain.as_str(), v.forwarded), ("drop", "FORWARD", false));
+        // The answer needs a rule as well.
+        let v = judged(
+            &format!("{DNAT}{}", forward.replace("-m conntrack --ctstate ESTABLISHED", "-s 10.9.9.9")),
+            "10.0.0.9",
+            "eth0",
+        );
+        assert_eq!((v.verdict.as_str(), v.packet.as_str(), v.sees.as_str()), ("drop", "reply", "timeout"));
+        let mut fw = host(DNAT, false);
+        fw.model.routing.as_mut().unwrap().settings.forwarding = Some(Map::new());
+        let v = to(&fw, "10.0.0.9", "10.0.0.2", "eth0");
+        assert_eq!((v.verdict.as_str(), v.sees.as_str()), ("drop", "timeout"));
+        assert!(v.decided_by.unwrap().rule.contains("net.ipv4.conf.eth0.forwarding is 0"));
+    }
+
+    #[test]
+    fn redirected_connections() {
+        let redirect =
+            "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 5672 -j REDIRECT --to-ports 5673\nCOMMIT\n";
+        let filter = |rules: &str| format!("{redirect}*filter\n:INPUT DROP [0:0]\n:OUTPUT DROP [0:0]\n{rules}COMMIT\n");
+        // INPUT sees the new port, OUTPUT the answer from it; the connection is one of ctstate DNAT.
+        let v = judged(
+            &filter("-A INPUT -p tcp -m tcp --dport 5673 -j ACCEPT\n-A OUTPUT -p tcp -m tcp --sport 5673 -j ACCEPT\n"),
+            "10.0.0.9",
+            "eth0",
+        );
+        assert_eq!((v.verdict.as_str(), v.delivered_to.as_deref()), ("accept", Some("10.0.0.2:5673")));
+        let v = judged(&filter("-A INPUT -m conntrack --ctstate DNAT -j ACCEPT\n-A OUTPUT -j ACCEPT\n"), "10.0.0.9", "eth0");
+        assert_eq!(v.verdict, "accept");
+        let v = judged(
+            &filter("-A INPUT -p tcp -m conntrack --ctorigdstport 5672 -j ACCEPT\n-A OUTPUT -j ACCEPT\n"),
+            "10.0.0.9",
+            "eth0",
+        );
+        assert_eq!(v.verdict, "accept");
+        let v = judged(&filter("-A INPUT -p tcp -m tcp --dport 5672 -j ACCEPT\n-A OUTPUT -j ACCEPT\n"), "10.0.0.9", "eth0");
+        assert_eq!(v.verdict, "drop");
+        // To where it goes anyway: no translation at all.
+        let noop = filter("-A INPUT -m conntrack --ctstate DNAT -j ACCEPT\n-A OUTPUT -j ACCEPT\n").replace("5673", "5672");
+        assert_eq!(judged(&noop, "10.0.0.9", "eth0").verdict, "drop");
+        // Over loopback PREROUTING translates nothing: what OUTPUT settled stays.
+        let v = judged(
+            &filter(
+                "-A INPUT -p tcp -m tcp --dport 5672 -j ACCEPT\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A OUTPUT -j ACCEPT\n",
+            ),
+            "10.0.0.2",
+            "lo",
+        );
+        assert_eq!((v.verdict.as_str(), v.delivered_to), ("accept", None));
+        let spread = redirect.replace("REDIRECT --to-ports 5673", "DNAT --to-destination 10.1.0.8-10.1.0.9");
+        assert_eq!(judged(&spread, "10.0.0.9", "eth0").verdict, "depends");
+    }
+
+    #[test]
+    fn routes_and_sources_decide() {
+        let v = judged("", "10.9.1.1", "eth0");
+        assert_eq!((v.verdict.as_str(), v.packet.as_str(), v.sees.as_str()), ("drop", "reply", "timeout"));
+        assert_eq!(v.decided_by.unwrap().rule, "the route back to 10.9.1.1 is a blackhole one");
+        let mut fw = host("", false);
+        fw.model.routing.as_mut().unwrap().settings.rp_filter = Some(Map::from([("eth1".to_owned(), 1)]));
+        let v = to(&fw, "8.8.8.8", "10.0.0.2", "eth1");
+        assert_eq!((v.verdict.as_str(), v.packet.as_str(), v.sees.as_str()), ("drop", "syn", "timeout"));
+        assert_eq!(v.decided_by.unwrap().table, "routing");
+        // eth1 has a queueing discipline with filters of its own.
+        assert_eq!(to(&fw, "10.1.0.9", "10.0.0.2", "eth1").verdict, "depends");
+        assert_eq!(judged("", "10.0.0.3", "eth0").verdict, "drop");
+        // The answer leaves by the interface of the route, whichever the question came by.
+        let out = "*filter\n:OUTPUT DROP [0:0]\n-A OUTPUT -o eth0 -j ACCEPT\nCOMMIT\n";
+        assert_ne!(judged(out, "8.8.8.8", "eth1").verdict, "drop");
+        fw.model.routing.as_mut().unwrap().settings.connections = Some((65000, 65536));
+        assert!(to(&fw, "10.0.0.9", "10.0.0.2", "eth0").depends_on[0].contains("65000 of 65536"));
+    }
+
+    #[test]
+    fn neighbours_have_to_be_found() {
+        let rules =
+            |more: &str| format!("*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp -m tcp --dport 5672 -j ACCEPT\n{more}COMMIT\n");
+        let judge = |save: &str, from: &str| to(&host(save, true), from, "fd00::2", "eth0");
+        let v = judge(&rules(""), "fd00::9");
+        assert_eq!((v.verdict.as_str(), v.packet.as_str(), v.sees.as_str()), ("drop", "neighbour", "unreachable"));
+        assert_eq!(judge(&rules("-A INPUT -p ipv6-icmp -j ACCEPT\n"), "fd00::9").verdict, "accept");
+        let one = "-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT\n";
+        assert_eq!(judge(&rules(one), "fd00::9").verdict, "accept");
+        // From afar the router asks, by its link-local address.
+        let local = "-A INPUT -s fe80::/10 -p ipv6-icmp -j ACCEPT\n";
+        assert_eq!(judge(&rules(local), "2001:db8::1").verdict, "accept");
+        assert_eq!(judge(&rules(local), "fd00::9").verdict, "drop");
+        let output = "*filter\n:OUTPUT DROP [0:0]\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n";
+        assert_eq!(judge(output, "fd00::9").packet, "neighbour");
+        assert_eq!(to(&host(&rules(""), true), "::1", "::1", "lo").packet, "reply");
+    }
+
+    #[test]
+    fn resets_of_established_connections() {
+        let rules = "*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A INPUT -p tcp -m conntrack --ctstate ESTABLISHED -j REJECT --reject-with tcp-reset\nCOMMIT\n";
+        let v = judged(rules, "10.0.0.9", "eth0");
+        assert_eq!((v.verdict.as_str(), v.packet.as_str(), v.sees.as_str()), ("reject", "established", "reset"));
+        let silent = rules.replace("COMMIT", "-A OUTPUT -m conntrack --ctstate RELATED -j DROP\nCOMMIT");
+        assert_eq!(judged(&silent, "10.0.0.9", "eth0").sees, "hangs");
+    }
+
+    #[test]
+    fn jumps_and_counted_rules_are_told() {
+        let rules = "*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:one - [0:0]\n:two - [0:0]\n-A INPUT -j LOG\n-A INPUT -p tcp -j one\n-A one -p udp -j DROP\n-A one -p tcp -j two\n-A two -m tcp -p tcp --dport 5672 -j DROP\nCOMMIT\n";
+        let v = judged(rules, "10.0.0.9", "eth0");
+        let chains: Vec<_> = v.way.iter().map(|w| (w.chain.as_str(), w.handle_or_line)).collect();
+        assert_eq!((v.verdict.as_str(), chains), ("drop", vec![("INPUT", Some(2)), ("one", Some(2))]));
+        let packet = Packet {
+            source: "10.0.0.9".parse().unwrap(),
+            destination: "10.0.0.2".parse().unwrap(),
+            port: 5672,
+            interface: "eth0".to_owned(),
+        };
+        let fw = host(rules, false);
+        let courses: Vec<Course> = fw.trace(&packet).known().unwrap().clone();
+        let [course] = courses.as_slice() else { panic!("{courses:?}") };
+        let names = |h: &Hit| (fw.model.tables[h.table].chains[h.chain].name.clone(), h.rule);
+        let hits: Vec<_> = course.matched.iter().map(names).collect();
+        let at = |chain: &str, rule| (chain.to_owned(), Some(rule));
+        assert_eq!(hits, [at("INPUT", 0), at("INPUT", 1), at("one", 1), at("two", 0)]);
+    }
+}

@@ -797,3 +797,119 @@ fn settings(host: &dyn Host) -> Settings {
         ip_vs: ip_vs.is_some_and(|text| text.lines().skip(3).any(|l| !l.trim().is_empty())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Recorded in a network namespace; what is expected of it is what `ip route get` said there.
+    const DUMP: &[u8] = include_bytes!("testdata/routing.nl");
+
+    fn recorded() -> Routing {
+        Routing::decode(DUMP).unwrap()
+    }
+
+    fn way(routing: &Routing, to: &str, question: &Question) -> String {
+        match routing.way(to.parse().unwrap(), question) {
+            Way::Out(hops) => hops.iter().map(|h| routing.name(h.interface)).collect::<Vec<_>>().join(" "),
+            Way::Local(_) => "local".to_owned(),
+            Way::Other(kind) | Way::Refused(kind) => kind.name().to_owned(),
+            Way::None => "none".to_owned(),
+            Way::Unsure(why) => why,
+        }
+    }
+
+    #[test]
+    fn links_and_addresses() {
+        let routing = recorded();
+        let eth0 = routing.link("eth0").unwrap();
+        assert_eq!((eth0.up, eth0.group, eth0.hardware, eth0.kind.as_str(), eth0.xdp), (true, 7, 1, "veth", false));
+        assert_eq!(eth0.mac, Some([2, 0, 0, 0, 0, 1]));
+        assert!(routing.link("eth1").unwrap().ingress_filters && !eth0.ingress_filters);
+        assert_eq!(routing.index("lo"), Some(1));
+        assert_eq!(routing.primary("eth0", false), Some("10.0.0.2".parse().unwrap()));
+        assert!(routing.is_local("10.0.0.3".parse().unwrap()) && routing.is_local("127.9.9.9".parse().unwrap()));
+        assert!(!routing.is_local("10.0.0.9".parse().unwrap()));
+        assert_eq!(routing.of_scope("eth0", "fe80::9".parse().unwrap()), Some("fe80::2".parse().unwrap()));
+    }
+
+    #[test]
+    fn ways_are_those_of_the_kernel() {
+        let routing = recorded();
+        let plain = Question::default();
+        for (to, expected) in [
+            ("8.8.8.8", "eth0"),
+            ("10.9.1.1", "blackhole"),
+            ("10.8.1.1", "unreachable"),
+            ("10.7.1.1", "prohibit"),
+            ("10.6.1.1", "eth0 eth1"),
+            ("10.5.1.1", "eth1"),
+            ("10.99.1.1", "prohibit"),
+            ("10.0.0.3", "local"),
+            ("10.0.0.255", "broadcast"),
+            ("fd00::9", "eth0"),
+            ("2001:db8::1", "eth0"),
+            ("fd09::1", "blackhole"),
+        ] {
+            assert_eq!(way(&routing, to, &plain), expected, "{to}");
+        }
+        let from = Question { from: Some("10.1.0.2".parse().unwrap()), ..plain };
+        assert_eq!(way(&routing, "8.8.8.8", &from), "eth1");
+        assert_eq!(way(&routing, "8.8.8.8", &Question { mark: 0x15, ..plain }), "eth1");
+        assert_eq!(way(&routing, "8.8.8.8", &Question { mark: 0x25, ..plain }), "eth0");
+        // Thrown out of its table, on with the next rule.
+        assert_eq!(way(&routing, "10.98.1.1", &Question { mark: 0x10, ..plain }), "eth0");
+        assert_eq!(way(&routing, "fe80::7", &Question { oif: Some("eth0"), ..plain }), "eth0");
+    }
+
+    #[test]
+    fn kinds_of_addresses() {
+        let routing = recorded();
+        let kind = |a: &str, on| routing.kind_of(a.parse().unwrap(), on).unwrap();
+        assert_eq!(kind("10.0.0.2", None), Kind::Local);
+        assert_eq!(kind("10.0.0.2", Some("eth0")), Kind::Local);
+        assert_eq!(kind("10.0.0.2", Some("eth1")), Kind::Unicast);
+        assert_eq!(kind("10.0.0.255", None), Kind::Broadcast);
+        assert_eq!(kind("10.0.0.77", None), Kind::Unicast);
+        // For IPv4 only the table of local addresses counts.
+        assert_eq!(kind("10.9.0.1", None), Kind::Unicast);
+        assert_eq!(kind("fd09::1", None), Kind::Blackhole);
+        assert_eq!(kind("fd00::2", None), Kind::Local);
+        assert_eq!(kind("224.0.0.5", None), Kind::Multicast);
+        assert_eq!(kind("255.255.255.255", None), Kind::Broadcast);
+    }
+
+    #[test]
+    fn sources_that_may_not_come_from_there() {
+        let mut routing = recorded();
+        let refused = |routing: &Routing, from: &str, by: &str| {
+            routing.refuses_source(from.parse().unwrap(), "10.0.0.2".parse().unwrap(), 0, by).unwrap()
+        };
+        let mode = |value| Some(BTreeMap::from([("eth0".to_owned(), value), ("eth1".to_owned(), value)]));
+        routing.settings.rp_filter = mode(0);
+        assert_eq!(refused(&routing, "8.8.8.8", "eth1"), None);
+        assert!(refused(&routing, "127.0.0.1", "eth0").unwrap().contains("route_localnet"));
+        assert!(refused(&routing, "10.0.0.3", "eth0").unwrap().contains("own address"));
+        assert!(refused(&routing, "224.0.0.1", "eth0").is_some() && refused(&routing, "0.1.2.3", "eth0").is_some());
+        assert!(refused(&routing, "10.0.0.255", "eth0").is_some());
+        routing.settings.rp_filter = mode(1);
+        assert_eq!(refused(&routing, "8.8.8.8", "eth0"), None);
+        let why = refused(&routing, "8.8.8.8", "eth1").unwrap();
+        assert_eq!(
+            why,
+            "reverse path: net.ipv4.conf.{all,eth1}.rp_filter is 1, and the route to 8.8.8.8 leaves by eth0, not by eth1"
+        );
+        routing.settings.rp_filter = mode(2);
+        assert_eq!(refused(&routing, "8.8.8.8", "eth1"), None);
+        assert!(refused(&routing, "10.9.1.1", "eth1").unwrap().contains("blackhole"));
+    }
+
+    #[test]
+    fn broken_dumps_are_errors() {
+        assert!(Routing::decode(&[]).is_err());
+        assert!(Routing::decode(&DUMP[..DUMP.len() - 3]).is_err());
+        for cut in (0..DUMP.len()).step_by(97) {
+            let _ = Routing::decode(&DUMP[..cut]);
+        }
+    }
+}
