@@ -7,6 +7,8 @@ mod facts;
 mod findings;
 mod fix;
 mod formats;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 #[doc(hidden)]
 pub mod parity;

@@ -1,0 +1,161 @@
+//! Readers of bytes that come from a host, as tests/fuzz sees them. Not an interface for anybody else.
+
+use crate::facts::Fact;
+use crate::facts::firewall::model::{Base, Chain, Engine, Family, Hook, Model, Rule, Step, Table};
+use crate::facts::firewall::routing::Routing;
+use crate::facts::firewall::{self, Firewall, Packet, iptables, netlink, ufw, xt};
+use crate::formats::iptables_save;
+use crate::host::capture::Replay;
+use std::net::IpAddr;
+
+/// A dump of nf_tables is decoded, and packets go through what it holds.
+pub fn nf_tables(dump: &[u8]) {
+    if let Ok(tables) = netlink::tables(dump, &|_| Some("set".to_owned())) {
+        judge(Model { tables, ..Model::default() });
+    }
+}
+
+/// A dump of links, addresses, routes and routing rules.
+pub fn routing(dump: &[u8]) {
+    if let Ok(routing) = Routing::decode(dump) {
+        routing.boundaries(false, &mut |_, _| {});
+        judge(Model { routing: Some(routing), ..Model::default() });
+    }
+}
+
+/// The binary structure of an extension of iptables: its number in the list below, revision, IPv6 or not, structure.
+pub fn extension(bytes: &[u8]) {
+    let [name, revision, v6, info @ ..] = bytes else { return };
+    let name = EXTENSIONS[usize::from(*name) % EXTENSIONS.len()];
+    let v6 = v6 & 1 == 1;
+    let extension = xt::Extension { name, revision: (revision % 5).into(), info, v6 };
+    let names = |index: u16| (index < 4).then(|| format!("set{index}"));
+    let mut steps = xt::matches(&extension, &names);
+    steps.extend(xt::target(&extension, &names));
+    for hook in [Hook::Prerouting, Hook::Input, Hook::Output] {
+        judge(Model { tables: vec![table(v6, hook, steps.clone())], ..Model::default() });
+    }
+}
+
+const EXTENSIONS: [&str; 35] = [
+    "comment",
+    "conntrack",
+    "state",
+    "tcp",
+    "udp",
+    "multiport",
+    "addrtype",
+    "set",
+    "iprange",
+    "mark",
+    "connmark",
+    "mac",
+    "pkttype",
+    "limit",
+    "hashlimit",
+    "recent",
+    "physdev",
+    "icmp",
+    "icmp6",
+    "length",
+    "ttl",
+    "hl",
+    "dscp",
+    "tos",
+    "owner",
+    "rpfilter",
+    "REJECT",
+    "MARK",
+    "CONNMARK",
+    "CT",
+    "DNAT",
+    "REDIRECT",
+    "NETMAP",
+    "NFQUEUE",
+    "SET",
+];
+
+fn table(v6: bool, hook: Hook, steps: Vec<Step>) -> Table {
+    let rule = Rule { text: String::new(), number: 1, steps, packets: None };
+    let base = Base { hook, priority: 0, accept: true, nat: false, handle: 1, devices: Vec::new() };
+    Table {
+        engine: Engine::IptablesNft,
+        family: if v6 { Family::Ip6 } else { Family::Ip },
+        name: "filter".to_owned(),
+        handle: 1,
+        chains: vec![Chain { name: "chain".to_owned(), base: Some(base), rules: vec![rule] }],
+        doubt: None,
+    }
+}
+
+/// What iptables-save prints.
+pub fn iptables_save(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(save) = iptables_save::parse(&text) {
+        for v6 in [false, true] {
+            judge(Model { tables: iptables::tables(&save, Engine::IptablesLegacy, v6), ..Model::default() });
+        }
+    }
+}
+
+/// Rules in ufw's own files.
+pub fn ufw(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = (ufw::parse(&text, false), ufw::parse(&text, true));
+}
+
+/// One file of a capture (its number in the list below, content), with the rest of the demo's: all of the packet filter is read
+/// from it.
+pub fn capture(bytes: &[u8]) {
+    let Some((number, content)) = bytes.split_first() else { return };
+    let files = [
+        "manifest.json",
+        "commands.json",
+        "dumps.json",
+        "reads.json",
+        "lists.json",
+        "links.json",
+        "addresses.json",
+        "netlink/nf_tables.nl",
+        "netlink/ip_sets.nl",
+        "netlink/routing.nl",
+        "files/etc/ufw/user.rules",
+    ];
+    let name = files[usize::from(*number) % files.len()];
+    let manifest = br#"{"schema": "rmq-audit/capture/1", "tool": "fuzz", "recorded": "2026-01-01T00:00:00Z",
+        "identity": {"uid": 0, "now": 1767225600, "offline": false, "nodename": "host"}}"#;
+    let all = [("manifest.json".to_owned(), manifest.to_vec()), (name.to_owned(), content.to_vec())];
+    let Ok(replay) = Replay::from_files(all) else { return };
+    if let Fact::Known(firewall) = firewall::collect(&replay) {
+        judge(firewall.model);
+    }
+}
+
+/// Some packets through whatever was read.
+fn judge(model: Model) {
+    let firewall = Firewall {
+        manager: String::new(),
+        ufw_enabled: false,
+        ufw_loaded: false,
+        firewalld_running: false,
+        engines: Vec::new(),
+        ufw_rules: Fact::Known(Vec::new()),
+        model,
+    };
+    let hosts: [([u8; 4], [u8; 4], &str); 2] = [([10, 0, 0, 1], [10, 0, 0, 2], "eth0"), ([127, 0, 0, 1], [127, 0, 0, 1], "lo")];
+    for (source, destination, interface) in hosts {
+        for v6 in [false, true] {
+            let address = |octets: [u8; 4]| -> IpAddr {
+                match (v6, octets == [127, 0, 0, 1]) {
+                    (false, _) => octets.into(),
+                    (true, true) => std::net::Ipv6Addr::LOCALHOST.into(),
+                    (true, false) => std::net::Ipv4Addr::from(octets).to_ipv6_mapped().into(),
+                }
+            };
+            let (source, destination) = (address(source), address(destination));
+            let _ = firewall.verdict(&Packet { source, destination, port: 5672, interface: interface.to_owned() });
+        }
+    }
+    let destination: IpAddr = [10, 0, 0, 2].into();
+    let _ = firewall.verdict_for_network("10.0.0.0/24", destination, 5672, "eth0");
+}
