@@ -3,7 +3,7 @@
 use crate::facts::Fact;
 use crate::facts::firewall::model::{Base, Chain, Engine, Family, Hook, Model, Rule, Step, Table};
 use crate::facts::firewall::routing::Routing;
-use crate::facts::firewall::{self, Firewall, Packet, iptables, netlink, ufw, xt};
+use crate::facts::firewall::{self, Firewall, Packet, display, ip_sets, iptables, netlink, ufw, xt};
 use crate::formats::iptables_save;
 use crate::host::capture::Replay;
 use std::net::IpAddr;
@@ -96,6 +96,21 @@ pub fn iptables_save(bytes: &[u8]) {
             judge(Model { tables: iptables::tables(&save, Engine::IptablesLegacy, v6), ..Model::default() });
         }
     }
+}
+
+/// A dump of ipsets.
+pub fn ip_sets(dump: &[u8]) {
+    let _ = ip_sets::read(dump);
+}
+
+/// What `nft -a list ruleset` and iptables-nft-save print, put to the rules of one small table.
+pub fn listing(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut tables = vec![table(false, Hook::Input, Vec::new())];
+    display::label(&mut tables, Some(&text), [Some(&text), Some(&text)]);
+    tables[0].engine = Engine::Nftables;
+    tables[0].chains[0].rules[0].text.clear();
+    display::label(&mut tables, Some(&text), [None, None]);
 }
 
 /// Rules in ufw's own files.

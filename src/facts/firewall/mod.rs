@@ -3,16 +3,16 @@
 mod bounds;
 pub mod counters;
 mod course;
-mod display;
+pub(crate) mod display;
 pub mod impact;
-mod ip_sets;
-mod iptables;
+pub(crate) mod ip_sets;
+pub(crate) mod iptables;
 pub mod lookup;
 mod meaning;
 pub mod model;
 mod nat;
 pub mod native;
-mod netlink;
+pub(crate) mod netlink;
 pub mod owners;
 mod packet;
 mod read;
@@ -21,7 +21,7 @@ mod set_match;
 pub mod ufw;
 pub mod verdict;
 pub mod vm;
-mod xt;
+pub(crate) mod xt;
 
 #[cfg(test)]
 mod tests;

@@ -50,6 +50,7 @@ pub fn tables(dump: &[u8], set_names: SetNames) -> Result<Vec<Table>> {
         chain(message, &mut found)?;
     }
     let sets = all.sets()?;
+    // Sets that packets change are taken as they stand: the walk knows when the packet itself changed one before.
     let mut rules = Rules { sets: &sets, set_names, rewritten: Vec::new() };
     rules.read(&all.rules, &mut found)?;
     let rewritten = rules.rewritten;

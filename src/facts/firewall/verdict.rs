@@ -6,6 +6,7 @@ use super::native::Native;
 use super::packet::Tuple;
 use super::routing::Kind;
 use super::{nat, set_match, vm};
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,6 +16,9 @@ use std::sync::Arc;
 const MAX_DEPTH: usize = 20;
 /// More states than this at one rule means that the ruleset cannot be decided in reasonable time.
 const MAX_STATES: usize = 64;
+
+/// Chains that jump to one another twice and more may ask this many rules about one packet without ever coming to an end.
+const MAX_ASKED: usize = 2_000_000;
 
 /// One packet on its way through the hooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,6 +206,8 @@ struct Place<'a> {
     /// The packet's connection state at this priority, for tracked and untracked states.
     state: u128,
     base: &'a Base,
+    /// Rules that were asked.
+    asked: Cell<usize>,
 }
 
 impl Place<'_> {
@@ -322,7 +328,7 @@ impl Walk<'_> {
         if state == ct::UNTRACKED {
             path.untracked = true;
         }
-        let place = Place { table, state, base };
+        let place = Place { table, state, base, asked: Cell::new(0) };
         let policy = At { table, chain, rule: None, way: Vec::new() };
         let judges = matches!(base.hook, Hook::Input | Hook::Forward) && !base.nat;
         let by_policy = |mut path: Path| {
@@ -410,8 +416,10 @@ impl Walk<'_> {
             if current.len() > 1 {
                 current = joined(current);
             }
-            if current.len() > MAX_STATES {
-                let end = End::Undecided("too many undecided conditions".to_owned());
+            place.asked.set(place.asked.get() + 1);
+            let too_many = if current.len() > MAX_STATES { "undecided conditions" } else { "rules behind jumps" };
+            if current.len() > MAX_STATES || place.asked.get() > MAX_ASKED {
+                let end = End::Undecided(format!("too many {too_many}"));
                 let at = At { table: place.table, chain, rule: Some(r), way: way.clone() };
                 exits.extend(current.drain(..).map(|path| Exit::Ended(place.ended(path, end.clone(), at.clone()))));
             }
