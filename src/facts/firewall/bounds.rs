@@ -198,10 +198,10 @@ impl Pass<'_> {
             len += 1;
         }
         let all = value.iter().filter(|o| matches!(o, Origin::Client(..))).count();
-        let mask = mask << (8 * (self.side.len() - len));
+        let mask = if len == 0 { 0 } else { mask << (8 * (self.side.len() - len)) };
         let rest = self.rest(mask);
         // What is left of the address must be its beginning.
-        if len != all || rest & rest.wrapping_add(1) != 0 {
+        if len == 0 || len != all || rest & rest.wrapping_add(1) != 0 {
             self.bounds.unclear = true;
             return None;
         }
@@ -442,6 +442,7 @@ mod tests {
     fn what_is_no_range_is_said() {
         assert!(told(&[load(12, 4), mask(&[255, 0, 0, 255]), is(&[10, 0, 0, 5])], V4).unclear);
         assert!(told(&[load(15, 1), is(&[5])], V4).unclear);
+        assert!(told(&[load(12, 1), is(&[5])], Side { v6: true, incoming: true }).unclear);
         assert!(told(&[load(12, 4), Native::MetaSet { key: keys::meta::MARK, from: 4 }], V4).unclear);
         let turned = Native::ByteOrder { from: 4, to: 4, len: 4, size: 4 };
         assert!(told(&[load(12, 4), turned, is(&[1, 2, 3, 4])], V4).unclear);
