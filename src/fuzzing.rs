@@ -148,15 +148,7 @@ pub fn capture(bytes: &[u8]) {
 
 /// Some packets through whatever was read.
 fn judge(model: Model) {
-    let firewall = Firewall {
-        manager: String::new(),
-        ufw_enabled: false,
-        ufw_loaded: false,
-        firewalld_running: false,
-        engines: Vec::new(),
-        ufw_rules: Fact::Known(Vec::new()),
-        model,
-    };
+    let firewall = Firewall::of_model(model);
     let hosts: [([u8; 4], [u8; 4], &str); 2] = [([10, 0, 0, 1], [10, 0, 0, 2], "eth0"), ([127, 0, 0, 1], [127, 0, 0, 1], "lo")];
     for (source, destination, interface) in hosts {
         for v6 in [false, true] {
