@@ -67,7 +67,7 @@ const PUBLIC_V6: &str = "2000::/3";
 const NOT_PUBLIC_V6: [&str; 1] = ["2001:db8::/32"];
 const PRIVATE_V6: [&str; 1] = ["fc00::/7"];
 /// Parts of a class that are evaluated, the widest first. That something is open needs one part only.
-const MAX_PARTS: usize = 8;
+const MAX_PARTS: usize = 12;
 
 type Range = (u128, u128);
 
@@ -325,6 +325,9 @@ impl View<'_> {
         }
         // What nobody declared comes first: it decides about more.
         parts.sort_by_key(|(range, known)| (*known, std::cmp::Reverse(range.1 - range.0)));
+        // Ranges that the ruleset does not tell apart have one verdict.
+        let mut seen = BTreeSet::new();
+        parts.retain(|(range, known)| seen.insert((starts.partition_point(|s| *s <= range.0), *known)));
         let complete = parts.len() <= MAX_PARTS;
         parts.truncate(MAX_PARTS);
         (parts, complete)

@@ -239,7 +239,7 @@ impl Page<'_> {
     /// Listeners by classes of sources.
     fn exposure(&mut self, report: &Report) {
         let Some(exposed) = report.exposure.as_ref().filter(|e| !e.is_empty()) else { return };
-        self.wrapped(0, "Who can reach what, as far as this host decides (own: the networks that it is in)");
+        self.wrapped(0, "Who can reach what, as far as this host decides (own: its own networks)");
         let columns = [(false, "own"), (false, "private"), (false, "public"), (true, "own"), (true, "private"), (true, "public")];
         let heads: String = columns.iter().map(|(_, name)| format!("{name:<8}")).collect();
         self.line(&format!("  {:<15}{:>5}  {:<24}{}", "", "", "IPv4", "IPv6"));

@@ -237,6 +237,9 @@ fn ending(path: &Path, term: &Term) -> String {
     let from = clean(&path.from);
     let (tone, mark, sentence) = match path.state {
         PathState::Ok => (Tone::Good, term.ok(), format!("This host lets {from} in.")),
+        PathState::Blocked if path.sees == "unknown" => {
+            (Tone::Bad, term.fail(), format!("{from} cannot connect now; what it sees could not be foreseen."))
+        }
         PathState::Blocked => (Tone::Bad, term.fail(), format!("{from} would {} now.", symptom(&path.sees))),
         PathState::Unknown => {
             (Tone::Warn, "?", format!("Nothing on this host was seen to stop {from}, but not everything could be determined."))
