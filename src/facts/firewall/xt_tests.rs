@@ -6,7 +6,7 @@
 
 use super::model::*;
 use super::tests::firewall;
-use super::{Packet, ip_sets, iptables, netlink};
+use super::{Packet, display, ip_sets, iptables, netlink};
 use crate::formats::iptables_save;
 use crate::host::{Host, live::Live};
 use std::collections::{BTreeMap, BTreeSet};
@@ -413,4 +413,65 @@ fn binary_and_text_mean_the_same() {
     assert!(compared.values().all(|n| *n > 140), "{compared:?}");
     // The comparison has something to compare: extensions in the binary form, and rules that do different things.
     assert!(extensions > 500 && different.len() > 25, "{extensions} {}", different.len());
+}
+
+/// The listing of a ruleset with what two releases of nft know, and the kernel's dump of it.
+fn listing(release: &str) -> (Vec<u8>, String) {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/facts/firewall/testdata");
+    let file = |end: &str| testdata.join(format!("shapes-{release}.{end}"));
+    if let Some(trees) = std::env::var_os("UPDATE").map(PathBuf::from).filter(|t| t.is_dir()) {
+        let (tree, loader, ruleset) =
+            (trees.join(release), trees.join("bookworm"), std::fs::read_to_string(testdata.join("shapes.nft")).unwrap());
+        let (dump, text) = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let nft = |tree: &Path| {
+                let mut command = Command::new("chroot");
+                command.arg(tree).arg("/usr/sbin/nft");
+                command
+            };
+            // The oldest cannot read all that it can print.
+            assert!(nft(&loader).arg(ruleset).status().unwrap().success());
+            let listed = nft(&tree).args(["-a", "list", "ruleset"]).output().unwrap().stdout;
+            (Live::default().nf_tables().unwrap(), listed)
+        })
+        .join()
+        .unwrap();
+        std::fs::write(file("nl"), dump).unwrap();
+        std::fs::write(file("txt"), text).unwrap();
+    }
+    (std::fs::read(file("nl")).unwrap(), std::fs::read_to_string(file("txt")).unwrap())
+}
+
+#[test]
+fn listings_of_two_releases_give_every_rule_its_text() {
+    for release in ["bookworm", "trixie"] {
+        let (dump, text) = listing(release);
+        let mut tables = netlink::tables(&dump, &|_| None).unwrap();
+        display::label(&mut tables, Some(&text), [None, None]);
+        let mut seen = BTreeSet::new();
+        for rule in tables.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules) {
+            // The text is the line that ends with this handle.
+            let line = text.lines().find(|l| l.trim_end().ends_with(&format!("# handle {}", rule.number))).unwrap();
+            let line = line.trim().replace("counter packets 0 bytes 0", "counter");
+            assert!(line.starts_with(&rule.text) && !rule.text.contains("# handle"), "{release}: {} / {line}", rule.text);
+            seen.insert(rule.text.clone());
+        }
+        assert!(seen.len() > 60, "{release}: {}", seen.len());
+        // Without a listing our own words do; nothing of a common rule is lost.
+        let mut plain = netlink::tables(&dump, &|_| None).unwrap();
+        display::label(&mut plain, None, [None, None]);
+        let texts: Vec<&str> = plain.iter().flat_map(|t| &t.chains).flat_map(|c| &c.rules).map(|r| r.text.as_str()).collect();
+        if std::env::var_os("SHOW").is_some() {
+            eprintln!("{}", texts.join("\n"));
+        }
+        for part in [
+            "ip saddr != 10.0.0.0/8 drop",
+            "iifname \"eth*\" accept",
+            "ct state established,related accept",
+            "@a4",
+            "iifname { \"eth0\", \"eth1\" } accept",
+        ] {
+            assert!(texts.iter().any(|t| t.contains(part)), "{release}: {part}\n{}", texts.join("\n"));
+        }
+    }
 }
