@@ -4,7 +4,7 @@ use super::term::{Term, Tone, clean, wrap};
 use super::text::{stage_name, symptom};
 use crate::facts::Facts;
 use crate::facts::clients::Client;
-use crate::facts::firewall::{DecidingRule, Possibility, Verdict};
+use crate::facts::firewall::{DecidingRule, Firewall, Possibility, Verdict};
 use crate::path::{Basis, Path, PathState, StageState};
 use crate::rules::Stage;
 use crate::watch::{Reached, Watched};
@@ -22,6 +22,12 @@ pub struct Why {
     pub interface: Option<String>,
     /// Who manages the packet filter: ufw | firewalld | nftables-service | netfilter-persistent | iptables | nftables | none; null: not known
     pub manager: Option<String>,
+    /// Names of those who have rules in the kernel.
+    pub owners: Vec<String>,
+    /// The verdict after the next boot; null: the same as now, or not known
+    pub after_boot: Option<Verdict>,
+    /// Why the verdict after the next boot is not known; null: it is
+    pub after_boot_unknown: Option<String>,
     /// With `--watch`: what was seen while the client tried; null without
     pub watched: Option<Watched>,
 }
@@ -34,9 +40,16 @@ impl Why {
             firewall: client.firewall.known().cloned(),
             interface: client.interface.known().cloned().flatten(),
             manager: facts.firewall.known().map(|f| f.manager.clone()),
+            owners: facts.firewall.known().map(loaded).unwrap_or_default(),
+            after_boot: client.firewall_after_boot.known().cloned().flatten(),
+            after_boot_unknown: client.firewall_after_boot.why().map(str::to_owned),
             watched: None,
         }
     }
+}
+
+fn loaded(firewall: &Firewall) -> Vec<String> {
+    firewall.owned.list.iter().filter(|owner| owner.loaded).map(|owner| owner.name.clone()).collect()
 }
 
 /// The screen of `why`.
@@ -81,12 +94,38 @@ impl Filter<'_> {
             self.text(&format!("Behind it, without effect: {}:", shadowed.place()));
             self.quote(&shadowed.rule);
         }
+        self.boot(why);
+    }
+
+    /// What the next boot makes of it.
+    fn boot(&mut self, why: &Why) {
+        if let Some(reason) = &why.after_boot_unknown {
+            return self.row(Tone::Dim, self.term.dot(), "", &format!("after a reboot: not known ({reason})"));
+        }
+        let Some(verdict) = &why.after_boot else {
+            return self.row(Tone::Dim, self.term.dot(), "", "after a reboot: the same");
+        };
+        let (tone, mark, what) = match verdict.verdict.as_str() {
+            "accept" => (Tone::Good, self.term.ok(), "let through"),
+            "drop" => (Tone::Bad, self.term.fail(), "dropped"),
+            "reject" => (Tone::Bad, self.term.fail(), "rejected"),
+            _ => (Tone::Warn, "?", "depends"),
+        };
+        let by = verdict.decided_by.as_ref().map(|rule| format!(", by {}", lead(rule))).unwrap_or_default();
+        self.row(tone, mark, "", &format!("after a reboot: {what}{by}"));
+        if let Some(rule) = verdict.decided_by.as_ref().filter(|rule| !rule.is_policy()) {
+            self.quote(&rule.rule);
+        }
     }
 
     fn title(&mut self, why: &Why) {
+        let others: Vec<&str> = why.owners.iter().map(String::as_str).filter(|o| Some(*o) != why.manager.as_deref()).collect();
+        let beside = others.iter().filter(|o| **o != "plain").copied().collect::<Vec<_>>().join(", ");
         let by = match why.manager.as_deref() {
-            None | Some("none") => String::new(),
-            Some(manager) => format!(", managed by {manager}"),
+            None | Some("none") if beside.is_empty() => String::new(),
+            None | Some("none") => format!(", with rules of {beside}"),
+            Some(manager) if beside.is_empty() => format!(", managed by {manager}"),
+            Some(manager) => format!(", managed by {manager}, with rules of {beside}"),
         };
         self.out.push_str(&self.term.paint(Tone::Strong, &format!("The packet filter{by}")));
         self.out.push('\n');
@@ -381,7 +420,17 @@ mod tests {
             assumed: false,
         };
         let (interface, manager) = (Some("eth0".into()), Some("ufw".into()));
-        let why = Why { schema: String::new(), path, firewall: Some(verdict), interface, manager, watched: None };
+        let why = Why {
+            schema: String::new(),
+            path,
+            firewall: Some(verdict),
+            interface,
+            manager,
+            owners: Vec::new(),
+            after_boot: None,
+            after_boot_unknown: None,
+            watched: None,
+        };
         let text = render(&why, "mq1", &TERM, false);
         for line in text.lines() {
             assert!(line.width() <= 80, "{line}");
