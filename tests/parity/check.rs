@@ -245,7 +245,7 @@ pub fn many(
     if !wrong.is_empty() {
         bail!("{}\n{}", score.print(), wrong.join("\n\n"));
     }
-    if score.not_loaded * 4 > score.rulesets {
+    if score.not_loaded > 3 + score.rulesets / 10 {
         bail!("{}: too many rulesets do not load, such as: {first_failure}", score.print());
     }
     if let Some(most) = most_depends

@@ -299,15 +299,18 @@ impl Writer<'_> {
                 ],
             )
             .to_owned(),
-            30 if !out && side != "OUTPUT" => {
+            30 if self.taste.stateful && !out => {
                 pick(self.rng, &["-m mac --mac-source 02:00:00:00:02:01", "-m mac ! --mac-source 02:00:00:00:02:02"]).to_owned()
             }
             31 if side == "PREROUTING" && matches!(table, "raw" | "mangle") => {
                 pick(self.rng, &["-m rpfilter", "-m rpfilter --invert", "-m rpfilter --loose"]).to_owned()
             }
-            31 if !v6 => pick(self.rng, &["-m ttl --ttl-gt 32", "-m ttl --ttl-lt 5", "-m dscp --dscp 0x00", "-m tos --tos 0x00"])
-                .to_owned(),
-            31 => "-m hl --hl-gt 32".to_owned(),
+            // What only the client knows: how far away it is, and how its packets are marked.
+            31 if self.taste.stateful && !v6 => {
+                pick(self.rng, &["-m ttl --ttl-gt 32", "-m ttl --ttl-lt 5", "-m dscp --dscp 0x00", "-m tos --tos 0x00"])
+                    .to_owned()
+            }
+            31 if self.taste.stateful => "-m hl --hl-gt 32".to_owned(),
             _ => String::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! The firewall engine against the kernel: rulesets are loaded into network namespaces, real SYNs and ACKs come in from a peer, and
 //! what the kernel did is compared with the verdict, and the packets that each rule counted with those foretold.
 //!
-//! - `cargo test --test parity` compares some ten thousand verdicts.
+//! - `cargo test --test parity` compares some twenty thousand verdicts.
 //! - `PARITY_VERDICTS=200000` compares so many, over all tests; `PARITY_SEED=N` begins with that ruleset (a failed test prints it).
 //! - `PARITY_KEEP_GOING=1` goes on after the first mismatch.
 //!
@@ -40,7 +40,7 @@ const TRIALS: &[(&str, usize)] = &[
     ("corpus", 0),
 ];
 /// Verdicts of an ordinary run.
-const SAMPLE: usize = 12_000;
+const SAMPLE: usize = 20_000;
 const SEED: u64 = 20_261_122;
 /// Verdicts of sets without stateful matches that may depend on something.
 const MOST_DEPENDS: f64 = 0.02;
@@ -171,7 +171,7 @@ fn random(net: &mut Net, wanted: usize, seed: u64, tastes: &[Taste], kinds: &[Ki
             Kind::Nft => nft::ruleset(rng, taste),
             Kind::Iptables { legacy } => iptables::ruleset(rng, taste, legacy),
         };
-        (ruleset, probes(rng, taste, 240))
+        (ruleset, probes(rng, taste, 160))
     })
 }
 

@@ -354,8 +354,8 @@ impl Writer<'_> {
                     "ct status seen-reply",
                     "ct mark 0x1",
                     "ct mark 0x0",
-                    "ct original proto-dst 5672",
-                    "ct protocol tcp",
+                    "meta l4proto tcp ct original proto-dst 5672",
+                    "ct protocol 6",
                 ],
             )
             .to_owned(),
@@ -380,7 +380,13 @@ impl Writer<'_> {
             ),
             30 => pick(
                 rng,
-                &["meta pkttype host", "meta pkttype broadcast", "meta length > 40", "meta length 40-200", "meta length > 200"],
+                &[
+                    "meta pkttype host",
+                    "meta pkttype broadcast",
+                    "meta length 40-200",
+                    "meta length 300-400",
+                    "meta length > 200",
+                ],
             )
             .to_owned(),
             31 if !v6 => pick(
@@ -391,23 +397,12 @@ impl Writer<'_> {
                     "ip dscp cs0",
                     "ip frag-off & 0x1fff == 0",
                     "ip version 4",
-                    "ip ttl > 32",
                     "ip hdrlength 5",
                 ],
             )
             .to_owned(),
-            31 => pick(
-                rng,
-                &[
-                    "ip6 nexthdr tcp",
-                    "ip6 nexthdr udp",
-                    "ip6 version 6",
-                    "ip6 hoplimit > 32",
-                    "exthdr frag missing",
-                    "exthdr hbh exists",
-                ],
-            )
-            .to_owned(),
+            31 => pick(rng, &["ip6 nexthdr tcp", "ip6 nexthdr udp", "ip6 version 6", "exthdr frag missing", "exthdr hbh exists"])
+                .to_owned(),
             32 => format!("th {service} {not}{}", port(rng)),
             _ => {
                 let usable: Vec<&(String, &str)> =
