@@ -1,7 +1,7 @@
 //! The firewall engine as tests/parity and tests/bench/firewall see it. Not an interface for anybody else.
 
 use crate::facts::Fact;
-use crate::facts::firewall::{self, DecidingRule, Firewall, Packet, Possibility, Verdict};
+use crate::facts::firewall::{self, model, DecidingRule, Firewall, Packet, Possibility, Verdict};
 use crate::host::live::Live;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -29,6 +29,14 @@ pub struct Foretold {
     pub depends_on: Vec<String>,
 }
 
+/// One thing that may become of a connection attempt, with every rule that counts one of its packets.
+#[derive(Debug, Clone)]
+pub struct Course {
+    pub outcome: Outcome,
+    /// Which packet (syn, reply, established, answer), and the rule.
+    pub counted: Vec<(&'static str, Place)>,
+}
+
 /// A rule: indices of table, chain and rule in the model.
 pub type Place = (usize, usize, usize);
 
@@ -49,6 +57,26 @@ impl Engine {
         }
     }
 
+    /// Everything that may become of a new connection; neighbour discovery is left out.
+    pub fn courses(&self, source: IpAddr, destination: IpAddr, port: u16, interface: &str) -> Result<Vec<Course>, String> {
+        let packet = Packet { source, destination, port, interface: interface.to_owned() };
+        let courses = match self.0.trace(&packet) {
+            Fact::Known(courses) => courses,
+            Fact::Unknown(why) => return Err(why),
+        };
+        let one = |course: firewall::Course| Course {
+            counted: course.matched.iter().filter_map(|h| Some((h.stage, (h.table, h.chain, h.rule?)))).collect(),
+            outcome: Outcome {
+                verdict: course.verdict.to_owned(),
+                reject_with: course.reject_with,
+                packet: course.packet.to_owned(),
+                sees: course.sees.to_owned(),
+                by: course.why.unwrap_or_else(|| by(course.decided_by.as_ref())),
+            },
+        };
+        Ok(courses.into_iter().map(one).collect())
+    }
+
     /// Packets that each rule's counter has seen; rules without a counter are left out.
     pub fn counters(&self) -> BTreeMap<Place, u64> {
         let mut found = BTreeMap::new();
@@ -61,6 +89,14 @@ impl Engine {
         found
     }
 
+    /// A rule of iptables-legacy, whose saved text comes without counters: family (ip, ip6), table, chain, rule counted from 0.
+    pub fn legacy(&self, family: &str, table: &str, chain: &str, rule: usize) -> Option<Place> {
+        let legacy = |t: &model::Table| t.engine == model::Engine::IptablesLegacy && t.family.name() == family && t.name == table;
+        let t = self.0.model.tables.iter().position(legacy)?;
+        let c = self.0.model.tables.get(t)?.chain(chain)?;
+        Some((t, c, rule))
+    }
+
     /// A rule in its tool's words, with its table and chain.
     pub fn text(&self, (t, c, r): Place) -> String {
         let Some(table) = self.0.model.tables.get(t) else { return String::new() };
@@ -70,13 +106,14 @@ impl Engine {
     }
 }
 
+fn by(rule: Option<&DecidingRule>) -> String {
+    rule.map_or("nothing".to_owned(), |r| format!("{} {}: {}", r.table, r.chain, r.rule))
+}
+
 fn foretold(verdict: Verdict) -> Foretold {
-    let by = |rule: &Option<DecidingRule>| {
-        rule.as_ref().map_or("nothing".to_owned(), |r| format!("{} {}: {}", r.table, r.chain, r.rule))
-    };
     let outcomes = if verdict.verdict == "depends" {
         let one = |p: Possibility| Outcome {
-            by: by(&p.decided_by),
+            by: by(p.decided_by.as_ref()),
             verdict: p.verdict,
             reject_with: p.reject_with,
             packet: p.packet,
@@ -84,7 +121,7 @@ fn foretold(verdict: Verdict) -> Foretold {
         };
         verdict.outcomes.into_iter().map(one).collect()
     } else {
-        let by = by(&verdict.decided_by);
+        let by = by(verdict.decided_by.as_ref());
         vec![Outcome {
             by,
             verdict: verdict.verdict,

@@ -3,7 +3,7 @@
 use crate::net::{Net, Probe, Seen};
 use crate::ruleset::Ruleset;
 use anyhow::{Result, bail};
-use rmq_audit::parity::{Engine, Foretold, Outcome, Place};
+use rmq_audit::parity::{Course, Engine, Foretold, Outcome, Place};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,7 @@ pub fn one(net: &mut Net, ruleset: &Ruleset, probes: &[Probe]) -> Result<Result<
     Ok(compared?.map(|()| score))
 }
 
-/// What a compared ruleset left open is a mismatch of its own kind; a broken harness is an error.
+/// A difference is the inner error; a broken harness the outer.
 fn compare(net: &mut Net, probes: &[Probe], score: &mut Score) -> Result<Result<(), Mismatch>> {
     let start = Instant::now();
     let before = match Engine::read() {
@@ -105,44 +105,158 @@ fn compare(net: &mut Net, probes: &[Probe], score: &mut Score) -> Result<Result<
     let start = Instant::now();
     let mut foretold = Vec::with_capacity(probes.len());
     for probe in probes {
-        match before.verdict(probe.source, probe.destination, probe.port, crate::net::INTERFACES[probe.interface]) {
+        match foretell(&before, probe) {
             Ok(one) => foretold.push(one),
-            Err(why) => return Ok(Err(Mismatch { probe: Some(*probe), text: format!("{probe}: no verdict: {why}") })),
+            Err(text) => return Ok(Err(Mismatch { probe: Some(*probe), text: format!("{probe}: {text}") })),
         }
     }
     score.foretell = start.elapsed();
     let start = Instant::now();
     let seen = net.probe(probes)?;
     score.probe = start.elapsed();
-    let _: Option<BTreeMap<Place, u64>> = None;
     for ((probe, foretold), seen) in probes.iter().zip(&foretold).zip(&seen) {
         score.verdicts += 1;
         *score.seen.entry(kind(*seen)).or_default() += 1;
-        if foretold.outcomes.len() != 1 || foretold.outcomes.iter().any(|o| o.verdict == "unknown" || o.verdict == "depends") {
+        let mut outcomes: Vec<&Outcome> = foretold.courses.iter().map(|c| &c.outcome).collect();
+        outcomes.dedup_by_key(|o| (&o.verdict, &o.reject_with, &o.packet, &o.sees));
+        if outcomes.len() != 1 || is_open(foretold) {
             score.depends += 1;
             for reason in &foretold.depends_on {
                 *score.reasons.entry(reason.clone()).or_default() += 1;
             }
         }
-        if !foretold.outcomes.iter().any(|o| agrees(o, *seen)) && !is_open(foretold) {
+        if !outcomes.iter().any(|o| agrees(o, *seen)) && !is_open(foretold) {
             let text = format!("{probe}\n  seen: {seen:?}\n  foretold: {}", shown(foretold));
             return Ok(Err(Mismatch { probe: Some(*probe), text }));
         }
     }
-    Ok(Ok(()))
+    match Engine::read() {
+        Ok(after) => Ok(counted(&before, &after, probes, &foretold, &seen, score)),
+        Err(why) => Ok(Err(Mismatch { probe: None, text: format!("the ruleset is not read again: {why}") })),
+    }
+}
+
+struct Expected {
+    courses: Vec<Course>,
+    depends_on: Vec<String>,
+}
+
+/// Verdict and trace, which have to be of one opinion.
+fn foretell(engine: &Engine, probe: &Probe) -> Result<Expected, String> {
+    let interface = crate::net::INTERFACES[probe.interface];
+    let Foretold { outcomes, depends_on } = engine.verdict(probe.source, probe.destination, probe.port, interface)?;
+    let courses = engine.courses(probe.source, probe.destination, probe.port, interface)?;
+    let same = |a: &Outcome, b: &Outcome| (&a.verdict, &a.reject_with, &a.sees) == (&b.verdict, &b.reject_with, &b.sees);
+    let neighbour = outcomes.iter().any(|o| o.packet == "neighbour");
+    if let ([one], [course]) = (outcomes.as_slice(), courses.as_slice())
+        && !neighbour
+        && !same(one, &course.outcome)
+    {
+        return Err(format!("the verdict is {one:?}, and the trace {:?}", course.outcome));
+    }
+    Ok(Expected { courses, depends_on })
+}
+
+/// Compares what every rule has counted with what was foretold: between the least and the most of the possible courses.
+fn counted(
+    before: &Engine,
+    after: &Engine,
+    probes: &[Probe],
+    foretold: &[Expected],
+    seen: &[Seen],
+    score: &mut Score,
+) -> Result<(), Mismatch> {
+    let mut expected: BTreeMap<Place, (u64, u64)> = BTreeMap::new();
+    for (one, seen) in foretold.iter().zip(seen) {
+        let possible: Vec<&Course> = one.courses.iter().filter(|c| is_open(one) || agrees(&c.outcome, *seen)).collect();
+        let mut counts: BTreeMap<Place, Vec<u64>> = BTreeMap::new();
+        for (number, course) in possible.iter().enumerate() {
+            for (_, place) in &course.counted {
+                counts.entry(*place).or_insert_with(|| vec![0; possible.len()])[number] += 1;
+            }
+        }
+        for (place, counts) in counts {
+            let sum = expected.entry(place).or_default();
+            sum.0 += if is_open(one) { 0 } else { counts.iter().min().copied().unwrap_or(0) };
+            sum.1 += counts.iter().max().copied().unwrap_or(0);
+        }
+    }
+    // What is open may have gone anywhere.
+    if foretold.iter().any(is_open) {
+        return Ok(());
+    }
+    let mut old = before.counters();
+    old.retain(|_, count| *count > 0);
+    for (place, now) in after.counters().into_iter().chain(legacy_counters(after)) {
+        let moved = now.saturating_sub(old.get(&place).copied().unwrap_or(0));
+        let (least, most) = expected.get(&place).copied().unwrap_or_default();
+        if !(least..=most).contains(&moved) {
+            let expected = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+            let text = format!(
+                "{}\n  counted {moved} packets, foretold {expected}\n{}",
+                before.text(place),
+                counters_of(place, probes, foretold, seen)
+            );
+            return Err(Mismatch { probe: None, text });
+        }
+        score.rules += 1;
+        score.packets += moved;
+    }
+    Ok(())
+}
+
+/// Packets that rules of iptables-legacy have counted: that its tool's text tells, and ours leaves out.
+fn legacy_counters(engine: &Engine) -> BTreeMap<Place, u64> {
+    let mut found = BTreeMap::new();
+    for (family, v6) in [("ip", false), ("ip6", true)] {
+        let names = if v6 { "/proc/net/ip6_tables_names" } else { "/proc/net/ip_tables_names" };
+        if std::fs::read_to_string(names).map_or(true, |text| text.is_empty()) {
+            continue;
+        }
+        let program = if v6 { "ip6tables-legacy-save" } else { "iptables-legacy-save" };
+        let saved = crate::net::run(program, &["-c"], "").unwrap_or_default();
+        let mut table = "";
+        let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
+        for line in saved.lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                (table, rules) = (name, BTreeMap::new());
+            }
+            let Some((packets, rest)) = line.strip_prefix('[').and_then(|l| l.split_once(':')) else { continue };
+            let Some(chain) = rest.split_once("] -A ").and_then(|(_, r)| r.split(' ').next()) else { continue };
+            let rule = rules.entry(chain).or_default();
+            if let Some(place) = engine.legacy(family, table, chain, *rule) {
+                found.insert(place, packets.parse().unwrap_or(0));
+            }
+            *rule += 1;
+        }
+    }
+    found
+}
+
+/// The probes that should have moved a counter; of few probes all.
+fn counters_of(place: Place, probes: &[Probe], foretold: &[Expected], seen: &[Seen]) -> String {
+    let mut text = String::new();
+    for ((probe, one), seen) in probes.iter().zip(foretold).zip(seen).take(400) {
+        let stages: Vec<&str> =
+            one.courses.iter().flat_map(|c| &c.counted).filter(|c| c.1 == place).map(|(stage, _)| *stage).collect();
+        if (!stages.is_empty() || probes.len() <= 3) && text.lines().count() < 12 {
+            text += &format!("    {probe}: {} — seen {seen:?}, foretold {}\n", stages.join(" "), shown(one));
+        }
+    }
+    text
 }
 
 /// Everything is possible: something unknown is on the way.
-fn is_open(foretold: &Foretold) -> bool {
-    foretold.outcomes.is_empty() || foretold.outcomes.iter().any(|o| o.verdict == "unknown")
+fn is_open(foretold: &Expected) -> bool {
+    foretold.courses.is_empty() || foretold.courses.iter().any(|c| c.outcome.verdict == "undecided")
 }
 
-fn shown(foretold: &Foretold) -> String {
+fn shown(foretold: &Expected) -> String {
     let one = |o: &Outcome| {
         let with = o.reject_with.as_deref().map(|w| format!(" with {w}")).unwrap_or_default();
         format!("{}{with}, decided about the {}, the client sees {}, by {}", o.verdict, o.packet, o.sees, o.by)
     };
-    let all: Vec<String> = foretold.outcomes.iter().map(one).collect();
+    let all: Vec<String> = foretold.courses.iter().map(|c| one(&c.outcome)).collect();
     format!("{} {}", all.join(" | or "), foretold.depends_on.join("; "))
 }
 
@@ -258,8 +372,17 @@ pub fn many(
 
 /// The smallest ruleset that still shows a mismatch.
 pub fn told(net: &mut Net, ruleset: &Ruleset, probes: &[Probe], mismatch: &Mismatch, seed: u64) -> String {
-    let probes = mismatch.probe.map_or(probes.to_vec(), |p| vec![p]);
+    let mut probes = mismatch.probe.map_or(probes.to_vec(), |p| vec![p]);
     let mut last = mismatch.clone();
+    if mismatch.probe.is_none() {
+        // One packet that shows it is easier to think about than all.
+        for probe in &probes {
+            if let Ok(Err(again)) = one(net, ruleset, &[*probe]) {
+                (last, probes) = (again, vec![*probe]);
+                break;
+            }
+        }
+    }
     let small = ruleset.shrunk(|tried| match one(net, tried, &probes) {
         Ok(Err(again)) => {
             last = again;

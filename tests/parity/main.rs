@@ -105,7 +105,7 @@ fn missing() -> Option<String> {
     }
     let tried = Command::new(std::env::current_exe().ok()?).args(["worker", "nothing"]).output().ok()?;
     let said = String::from_utf8_lossy(&tried.stdout).trim().replace('\n', " ");
-    (!tried.status.success()).then(|| format!("no network namespaces can be made here: {said}"))
+    (!tried.status.success()).then(|| format!("cannot be judged in a network namespace here: {said}"))
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -116,7 +116,10 @@ fn worker(name: &str) -> Result<String> {
     net::enter()?;
     let mut net = Net::new()?;
     if name == "nothing" {
-        return Ok(String::new());
+        // In a user namespace the names of legacy tables are not readable, and the engine then rightly gives no verdict.
+        let engine = rmq_audit::parity::Engine::read().map_err(anyhow::Error::msg)?;
+        let from = net::SOURCES4[0].parse()?;
+        return engine.verdict(from, net::OWN4[0].into(), 5672, "eth0").map(|_| String::new()).map_err(anyhow::Error::msg);
     }
     let seed = number("PARITY_SEED").unwrap_or(SEED);
     let share = TRIALS.iter().find(|t| t.0 == name).with_context(|| format!("there is no test {name}"))?.1;
