@@ -1,7 +1,7 @@
 //! The firewall engine as tests/parity and tests/bench/firewall see it. Not an interface for anybody else.
 
 use crate::facts::Fact;
-use crate::facts::firewall::{self, model, DecidingRule, Firewall, Packet, Possibility, Verdict};
+use crate::facts::firewall::{self, DecidingRule, Firewall, Packet, Possibility, Verdict, model};
 use crate::host::live::Live;
 use std::collections::BTreeMap;
 use std::net::IpAddr;

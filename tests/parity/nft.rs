@@ -167,7 +167,7 @@ impl Writer<'_> {
 
     fn hook(&mut self, place: Place) -> (&'static str, &'static str) {
         let input = ["-150", "-10", "-1", "0", "0", "0", "10", "50", "150"];
-        let early = ["-450", "-350", "-300", "-200", "-199", "-150", "-100", "0", "0"];
+        let early = ["-450", "-350", "-300", "-201", "-199", "-150", "-105", "-95", "0", "0"];
         match place {
             Place::Out if self.chance(30) => ("postrouting", pick(self.rng, &["-150", "0", "50", "150"])),
             Place::Out => ("output", pick(self.rng, &["-300", "-150", "0", "0", "50"])),
@@ -285,7 +285,9 @@ impl Writer<'_> {
     fn matches(&mut self, table: &Table, place: Place) -> String {
         let count = [0, 1, 1, 1, 2, 2, 3][self.rng.usize(..7)];
         let v6 = self.version(table);
-        let all: Vec<String> = (0..count).map(|_| self.condition(table, place, v6)).collect();
+        // The fence is ARP, which a netdev chain counts too.
+        let first = (table.family == "netdev").then(|| "meta protocol { ip, ip6 }".to_owned());
+        let all: Vec<String> = first.into_iter().chain((0..count).map(|_| self.condition(table, place, v6))).collect();
         all.join(" ")
     }
 
@@ -524,7 +526,9 @@ impl Writer<'_> {
 /// Whether nft takes these parts in one rule: it knows which protocols exclude each other.
 fn consistent(rule: &str) -> bool {
     let tcp = ["tcp dport", "tcp sport", "tcp flags", "tcp reset", "redirect to", "]:", "map {"].iter().any(|t| rule.contains(t));
-    let other = ["l4proto udp", "protocol udp", "nexthdr udp", "l4proto {", "l4proto !="].iter().any(|t| rule.contains(t));
+    let other = ["l4proto udp", "protocol udp", "nexthdr udp", "l4proto {", "l4proto !=", "protocol udp"]
+        .iter()
+        .any(|t| rule.contains(t));
     let v4 = rule.contains("ip saddr")
         || rule.contains("ip daddr")
         || rule.contains("nfproto ipv4")
