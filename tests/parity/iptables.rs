@@ -1,5 +1,6 @@
 //! Random iptables rulesets: five tables, user chains, extensions and ipsets; one text loads by either kind of iptables.
 
+use crate::net::PORTS;
 use crate::nft::{Taste, network, own, pick, port, source};
 use crate::ruleset::{Part, Ruleset};
 use fastrand::Rng;
@@ -291,12 +292,7 @@ impl Writer<'_> {
             }
             29 => pick(
                 self.rng,
-                &[
-                    "-m pkttype --pkt-type unicast",
-                    "-m comment --comment \"of the owner\"",
-                    "-m length --length 40:200",
-                    "-m length --length 300:400",
-                ],
+                &["-m pkttype --pkt-type unicast", "-m comment --comment \"of the owner\"", "-m length --length 300:400"],
             )
             .to_owned(),
             30 if self.taste.stateful && !out => {
@@ -334,7 +330,8 @@ impl Writer<'_> {
             (9..=10, _) if table == "raw" => "-j CT --notrack".to_owned(),
             (9..=14, _) if table == "nat" && side == "PREROUTING" && tcp => {
                 let to = own(self.rng, self.v6);
-                let port = port(self.rng);
+                // Where somebody listens.
+                let port = PORTS[self.rng.usize(..PORTS.len())];
                 match self.rng.u8(..4) {
                     0 if self.v6 => format!("-j DNAT --to-destination [{to}]:{port}"),
                     0 => format!("-j DNAT --to-destination {to}:{port}"),

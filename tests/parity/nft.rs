@@ -177,7 +177,8 @@ impl Writer<'_> {
     }
 
     fn translation(&mut self, family: &str) -> String {
-        let port = port(self.rng);
+        // Where somebody listens.
+        let port = PORTS[self.rng.usize(..PORTS.len())];
         let v6 = self.taste.v6;
         let ip = match family {
             "inet" if v6 => " ip6",
@@ -196,9 +197,9 @@ impl Writer<'_> {
             2 => "redirect".to_owned(),
             3 => format!(
                 "meta l4proto tcp redirect to tcp dport map {{ {port} : {}, {} : {} }}",
-                self::port(self.rng),
+                PORTS[self.rng.usize(..PORTS.len())],
                 if port == 5672 { 5671 } else { 5672 },
-                self::port(self.rng)
+                PORTS[self.rng.usize(..PORTS.len())]
             ),
             _ => format!("meta l4proto tcp redirect to :{port}"),
         }
@@ -391,18 +392,10 @@ impl Writer<'_> {
                 ],
             )
             .to_owned(),
-            31 if !v6 => pick(
-                rng,
-                &[
-                    "ip protocol tcp",
-                    "ip protocol udp",
-                    "ip dscp cs0",
-                    "ip frag-off & 0x1fff == 0",
-                    "ip version 4",
-                    "ip hdrlength 5",
-                ],
-            )
-            .to_owned(),
+            31 if !v6 => {
+                pick(rng, &["ip protocol tcp", "ip protocol udp", "ip frag-off & 0x1fff == 0", "ip version 4", "ip hdrlength 5"])
+                    .to_owned()
+            }
             31 => pick(rng, &["ip6 nexthdr tcp", "ip6 nexthdr udp", "ip6 version 6", "exthdr frag missing", "exthdr hbh exists"])
                 .to_owned(),
             32 => format!("th {service} {not}{}", port(rng)),

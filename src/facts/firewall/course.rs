@@ -78,6 +78,7 @@ impl Flight {
             answer: ends.turned(),
             original: ends,
             translated: 0,
+            status: None,
             reply: false,
             protocol: 6,
             flags: SYN,
@@ -346,6 +347,8 @@ impl Firewall {
         // nf_ct_attach: the answer belongs to the connection of what it answers, before it reaches the first hook.
         answer.state = if ended.tracked { ct::RELATED } else { ct::INVALID };
         answer.attached = true;
+        // Seen-reply, assured and confirmed, once the connection stands.
+        answer.status = Some(to.translated | if to.state == ct::ESTABLISHED { 0x0e } else { 0 });
         answer.translated = 0;
         let interface = match self.out_by(to) {
             Way::Out(hops) => hops.first().map(|h| self.name(h.interface).to_owned()).unwrap_or_default(),
@@ -474,9 +477,9 @@ impl Firewall {
         let (outcome, sees) = match ended.end.clone() {
             End::Drop => (Outcome::Drop, sees),
             // A RST that answers the client's own packet ends its connection; an ICMP error does not, once it is established.
-            End::Reject(with) if with.starts_with("tcp-r") && packet == "established" => {
+            End::Reject(with) if packet == "established" => {
                 let ack = Flight { stage: "established", flags: ACK, state: ct::ESTABLISHED, ..syn.clone() };
-                let reset = self.answer(&ack, options, &with, &mut ended);
+                let reset = self.answer(&ack, options, &with, &mut ended) && with.starts_with("tcp-r");
                 (Outcome::Reject(with), if reset { "reset" } else { sees })
             }
             End::Reject(with) => (Outcome::Reject(with), sees),
@@ -512,6 +515,7 @@ impl Firewall {
             answer: ends.turned(),
             original: ends,
             translated: 0,
+            status: None,
             reply: false,
             protocol: 58,
             flags: 0,

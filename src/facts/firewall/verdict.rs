@@ -36,6 +36,9 @@ pub struct Flight {
     pub answer: Tuple,
     /// [`nat::SOURCE_NAT`], [`nat::DESTINATION_NAT`]
     pub translated: u32,
+    /// `ct->status` where the packet itself does not tell it: an answer to a refused packet is not seen by conntrack, and a
+    /// connection whose first packet was refused stays as it was.
+    pub status: Option<u32>,
     /// 0 direction original, 1 reply
     pub reply: bool,
     pub protocol: u128,
@@ -705,6 +708,7 @@ impl Walk<'_> {
             Key::CtState => Value::Is(if path.untracked { ct::UNTRACKED } else { place.state }),
             Key::CtDirection | Key::CtStatus | Key::CtMark if path.untracked || place.state == ct::INVALID => Value::Missing,
             Key::CtDirection => Value::Is(f.reply.into()),
+            Key::CtStatus if f.status.is_some() => Value::Is(f.status.unwrap_or_default().into()),
             // seen-reply comes with the first answer, assured with the packet after it, confirmed behind the last hook.
             Key::CtStatus if f.state == ct::NEW => Value::Is(u128::from(f.translated | if f.attached { 8 } else { 0 })),
             Key::CtStatus => Value::Is(u128::from(f.translated | if f.reply { 0x0a } else { 0x0e })),

@@ -883,6 +883,7 @@ fn connection(key: u32, direction: Option<u8>, view: &View) -> (Loaded, Option<(
 fn status(view: &View) -> Loaded {
     let f = view.flight;
     let known = match (view.state, f.reply) {
+        _ if f.status.is_some() => f.status,
         // A packet over loopback was confirmed on its way out.
         (ct::NEW, _) if f.attached => Some(8 | f.translated),
         (ct::NEW, _) => Some(f.translated),
