@@ -44,6 +44,8 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("comment-env", &["file", "line"], &[]),
     ("unset-env", &["name", "file", "line"], &[]),
     ("open-port", &["client"], &[]),
+    ("close-port", &["port"], &["service", "allow"]),
+    ("open-loopback", &[], &[]),
     ("create-user", &[], &["client", "name", "vhost"]),
     ("grant-permission", &["user", "vhost"], &[]),
     ("add-vhost", &["name"], &[]),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::host::Host;
+use crate::host::{Host, Until};
 use crate::scenarios::{Orders, unchanged};
 
 /// A way in which a healthy host comes to refuse its clients.
@@ -18,7 +18,14 @@ struct Fault {
     cause: &'static str,
     /// Asks for what the fault changed outside /etc: answered alike before the repair and after it was taken back.
     mark: &'static str,
+    /// Packages that the host has besides.
+    packages: &'static [&'static str],
+    /// Fault and repair both outlive a reboot, which is tried.
+    lasts: bool,
 }
+
+/// What most faults have.
+const PLAIN: Fault = Fault { script: "", sees: "", cause: "", mark: "true", packages: &[], lasts: false };
 
 /// After a change; that the broker fails to start is the fault itself.
 const RESTART: &str = "systemctl restart rabbitmq-server || true";
@@ -31,6 +38,7 @@ pub fn loopback_env(suite: &'static str) -> Result<()> {
             sees: "refused",
             cause: "listener-loopback-only",
             mark: "ss -Hltn 'sport = :5672' | awk '{print $4}'",
+            ..PLAIN
         },
     )
 }
@@ -49,7 +57,6 @@ pub fn loopback_advanced(suite: &'static str) -> Result<()> {
     app.fix()?.exits(1)?.says("/changed", false)?.says("/fixes/0/state", "left")?;
     unchanged(&before, &host)
 }
-
 pub fn masked(suite: &'static str) -> Result<()> {
     repaired(
         suite,
@@ -58,10 +65,10 @@ pub fn masked(suite: &'static str) -> Result<()> {
             sees: "refused",
             cause: "service-masked",
             mark: "systemctl is-enabled rabbitmq-server; systemctl is-active rabbitmq-server; true",
+            ..PLAIN
         },
     )
 }
-
 /// `iptables -A` puts the rule behind the final reject.
 pub fn iptables_reject(suite: &'static str) -> Result<()> {
     repaired(
@@ -75,10 +82,10 @@ pub fn iptables_reject(suite: &'static str) -> Result<()> {
             sees: "unreachable",
             cause: "fw-accept-shadowed",
             mark: "iptables -S",
+            ..PLAIN
         },
     )
 }
-
 pub fn nft_drop(suite: &'static str) -> Result<()> {
     repaired(
         suite,
@@ -99,12 +106,70 @@ END
 nft -f /etc/nftables.conf && systemctl enable nftables",
             sees: "timeout",
             cause: "fw-drops-client",
-            // Without the empty chain, and the jump to it, that stay until the next reload.
-            mark: "nft list chain inet filter input | grep -v rmq_audit",
+            mark: "nft list ruleset",
+            lasts: true,
+            ..PLAIN
         },
     )
 }
-
+/// An older deny comes before the allow.
+pub fn ufw_order(suite: &'static str) -> Result<()> {
+    repaired(
+        suite,
+        &Fault {
+            script: "ufw allow 22/tcp; ufw deny 5672/tcp; ufw allow from $SUBNET to any port 5672 proto tcp; ufw --force enable",
+            sees: "timeout",
+            cause: "fw-accept-shadowed",
+            mark: "ufw status numbered",
+            ..PLAIN
+        },
+    )
+}
+/// iptables shows no rule; those that count are in the older kernel interface.
+pub fn legacy_hidden(suite: &'static str) -> Result<()> {
+    repaired(
+        suite,
+        &Fault {
+            script: "iptables-legacy -A INPUT -p tcp --dport 5672 -j DROP",
+            sees: "timeout",
+            cause: "fw-drops-client",
+            mark: "iptables-legacy -S",
+            ..PLAIN
+        },
+    )
+}
+/// Saved rules: the repair edits the file and does not save what else runs.
+pub fn saved_rules(suite: &'static str) -> Result<()> {
+    repaired(
+        suite,
+        &Fault {
+            script: "iptables -A INPUT -i lo -j ACCEPT
+                 iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+                 iptables -A INPUT -p tcp --dport 22 -j ACCEPT
+                 iptables -A INPUT -j REJECT
+                 netfilter-persistent save; systemctl enable netfilter-persistent",
+            sees: "refused",
+            cause: "fw-rejects-client",
+            mark: "iptables -S",
+            packages: &["netfilter-persistent", "iptables-persistent"],
+            lasts: true,
+        },
+    )
+}
+/// The zone has the port neither in what runs nor in what is kept.
+pub fn firewalld_zone(suite: &'static str) -> Result<()> {
+    repaired(
+        suite,
+        &Fault {
+            script: "systemctl enable --now firewalld; firewall-cmd --state",
+            sees: "unreachable",
+            cause: "fw-rejects-client",
+            mark: "firewall-cmd --zone=public --list-all; firewall-cmd --permanent --zone=public --list-all",
+            packages: &["firewalld"],
+            lasts: true,
+        },
+    )
+}
 /// The Erlang VM refuses a cookie that others can read.
 pub fn cookie_mode(suite: &'static str) -> Result<()> {
     repaired(
@@ -114,10 +179,10 @@ pub fn cookie_mode(suite: &'static str) -> Result<()> {
             sees: "refused",
             cause: "cookie-permissions",
             mark: "stat -c %a:%U /var/lib/rabbitmq/.erlang.cookie",
+            ..PLAIN
         },
     )
 }
-
 pub fn data_dir_root(suite: &'static str) -> Result<()> {
     repaired(
         suite,
@@ -126,10 +191,10 @@ pub fn data_dir_root(suite: &'static str) -> Result<()> {
             sees: "refused",
             cause: "data-dir-not-writable",
             mark: "stat -c %a:%U /var/lib/rabbitmq/mnesia/rabbit@mqhost",
+            ..PLAIN
         },
     )
 }
-
 /// The machine was renamed, its node kept the old name so as to find its data, and nothing resolves that name any more.
 pub fn hosts_missing(suite: &'static str) -> Result<()> {
     repaired(
@@ -140,32 +205,34 @@ pub fn hosts_missing(suite: &'static str) -> Result<()> {
             sees: "refused",
             cause: "hostname-unresolvable",
             mark: "hostname; ss -Hltn 'sport = :5672'",
+            ..PLAIN
         },
     )
 }
-
 /// Breaks, audits, repairs, connects, and takes back.
 fn repaired(suite: &'static str, fault: &Fault) -> Result<()> {
-    let host = Host::boot(suite)?;
+    let mut host = Host::boot_with(suite, fault.packages)?;
     host.run_script(&format!("{}\n{RESTART}\n", fault.script))?;
-    // Where the broker cannot start systemd keeps trying: how far it is at a moment says nothing.
-    let mark = || host.must(fault.mark);
-    let (etc, before) = (host.etc_digest()?, mark()?);
+    let (etc, before) = (host.etc_digest()?, host.must(fault.mark)?);
     host.client().sees(fault.sees)?;
-
     let app = Orders::app(&host)?;
     let audit = app.audit(&[])?.exits(1)?.says("/verdict/cause", fault.cause)?;
     audit.says("/verdict/state", "blocked")?.says("/paths/0/sees", fault.sees)?;
     app.fix()?.exits(0)?.says("/changed", true)?.says("/paths/0/state", "ok")?;
     host.client().sees("connected")?;
     app.fix()?.exits(0)?.says("/changed", false)?;
+    if fault.lasts {
+        host.reboot(Until::Broker)?;
+        host.client().sees("connected").context("after a reboot")?;
+    }
 
     host.audit(&["undo"])?.exits(0)?;
     unchanged(&etc, &host)?;
     // A broker that could not start is let fall back into its loop of failing starts, which takes a moment.
     let deadline = Instant::now() + Duration::from_secs(60);
     let as_broken = || {
-        let after = mark()?;
+        // Where the broker cannot start systemd keeps trying: how far it is at a moment says nothing.
+        let after = host.must(fault.mark)?;
         ensure!(before == after, "{}\nsaid before:\n{before}\nand after the undo:\n{after}", fault.mark);
         host.client().sees(fault.sees).context("after the undo")
     };

@@ -53,7 +53,7 @@ fn tests() -> ExitCode {
 
 /// Suites change fastest, so that two threads build two trees instead of waiting for one.
 fn trials() -> Vec<Trial> {
-    let pairs = scenarios::ALL.iter().flat_map(|scenario| scenario.1.suites().iter().map(move |suite| (*suite, scenario)));
+    let pairs = scenarios::ALL.iter().flat_map(|scenario| scenario.1.suites().into_iter().map(move |suite| (suite, scenario)));
     pairs
         .map(|(suite, (name, _, scenario))| Trial::ignorable_test(format!("{suite}::{name}"), move || attempt(suite, *scenario)))
         .collect()

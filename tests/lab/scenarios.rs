@@ -34,6 +34,10 @@ pub const ALL: &[(&str, On, Scenario)] = &[
     ("masked", On::Current, faults::masked),
     ("iptables_reject", On::Current, faults::iptables_reject),
     ("nft_drop", On::Current, faults::nft_drop),
+    ("ufw_order", On::One("trixie"), faults::ufw_order),
+    ("legacy_hidden", On::One("bookworm"), faults::legacy_hidden),
+    ("saved_rules", On::One("bookworm"), faults::saved_rules),
+    ("firewalld_zone", On::Current, faults::firewalld_zone),
     ("cookie_mode", On::Current, faults::cookie_mode),
     ("data_dir_root", On::Current, faults::data_dir_root),
     ("hosts_missing", On::Current, faults::hosts_missing),
@@ -44,13 +48,16 @@ pub const ALL: &[(&str, On, Scenario)] = &[
 pub enum On {
     All,
     Current,
+    /// Where one is as good as another.
+    One(&'static str),
 }
 
 impl On {
-    pub fn suites(self) -> &'static [&'static str] {
+    pub fn suites(self) -> Vec<&'static str> {
         match self {
-            On::All => &tree::SUITES,
-            On::Current => &tree::CURRENT,
+            On::All => tree::SUITES.to_vec(),
+            On::Current => tree::CURRENT.to_vec(),
+            On::One(suite) => vec![suite],
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::model;
 use super::verdict::{At, Options};
-use super::{Fate, Firewall, MAX_CLASSES, Outcome, Packet, address};
+use super::{Fate, Firewall, MAX_CLASSES, NEVER_CLIENTS, Outcome, Packet, address};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -14,6 +14,8 @@ pub enum Stage {
     Reply,
     Established,
     Neighbour,
+    /// Connections of this host to itself.
+    Loopback,
 }
 
 /// A host of a source that is refused, and where.
@@ -28,15 +30,22 @@ pub struct Refusal {
     pub open: Option<String>,
 }
 
-/// What may change: connections of these sources to this port.
+/// What may change: connections of some sources to one port.
 #[derive(Debug, Clone)]
 pub struct Allowed {
-    pub v6: bool,
-    pub first: u128,
-    pub last: u128,
+    /// IPv6, first and last address.
+    pub sources: Vec<(bool, u128, u128)>,
+    /// All others instead.
+    pub others: bool,
     pub port: u16,
     /// They have to be let in; else kept out.
     pub opened: bool,
+}
+
+impl Allowed {
+    fn holds(&self, v6: bool, source: u128) -> bool {
+        self.sources.iter().any(|(of, first, last)| *of == v6 && *first <= source && source <= *last) != self.others
+    }
 }
 
 /// What changes between two models.
@@ -83,6 +92,33 @@ impl Firewall {
         })
     }
 
+    /// A source of that family, none of `except`, that is let in from another host, with the place that lets it in (`None`: no rule and no
+    /// policy does, there is no filter).
+    pub fn let_in(&self, v6: bool, except: &[(bool, u128, u128)], to: &Packet) -> Option<(Packet, Option<At>)> {
+        let end = if v6 { u128::MAX } else { u32::MAX.into() };
+        let mut starts = self.class_starts(v6, 0, end).0;
+        starts.extend(except.iter().filter(|(of, ..)| *of == v6).filter_map(|(.., last)| last.checked_add(1)));
+        starts.retain(|start| {
+            *start <= end && !except.iter().any(|(of, first, last)| *of == v6 && first <= start && start <= last)
+        });
+        starts.into_iter().take(MAX_CLASSES).find_map(|start| {
+            let packet = Packet { source: address(v6, start), ..to.clone() };
+            let fates = self.fates(&packet, &Options::default());
+            let fate = fates.iter().find(|fate| fate.outcome == Outcome::Accept)?;
+            Some((packet, fate.at.clone()))
+        })
+    }
+
+    /// What refuses connections of this host to itself.
+    pub fn loopback_refusal(&self, v6: bool, port: u16) -> Option<Refusal> {
+        let own: IpAddr = if v6 { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
+        let packet = Packet { source: own, destination: own, port, interface: "lo".to_owned() };
+        let fates = self.fates(&packet, &Options::default());
+        let [worst] = fates.as_slice() else { return None };
+        let refused = !matches!(worst.outcome, Outcome::Accept | Outcome::Open(_));
+        refused.then(|| Some(Refusal { at: worst.at.clone()?, stage: Stage::Loopback, sees: worst.sees, open: None, packet }))?
+    }
+
     /// An address of this host that stands for all: not of loopback, not of one link only.
     pub fn own_address(&self, v6: bool) -> Option<IpAddr> {
         let link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
@@ -103,7 +139,7 @@ impl Firewall {
             let step = classes.len().div_ceil(most).max(1);
             all += classes.len() * ports.len() * interfaces.len();
             for (number, source) in classes.into_iter().enumerate() {
-                let asked_for = allowed.v6 == v6 && allowed.first <= source && source <= allowed.last;
+                let asked_for = allowed.holds(v6, source);
                 if number % step != 0 && !asked_for {
                     continue;
                 }
@@ -152,11 +188,14 @@ impl Firewall {
         let end = if v6 { u128::MAX } else { u32::MAX.into() };
         let mut starts: BTreeSet<u128> = self.class_starts(v6, 0, end).0.into_iter().collect();
         starts.extend(after.class_starts(v6, 0, end).0);
-        if allowed.v6 == v6 {
-            starts.insert(allowed.first);
-            starts.insert(if allowed.first < allowed.last { allowed.first + 1 } else { allowed.first });
-            starts.extend(allowed.last.checked_add(1).filter(|next| *next <= end));
+        for (_, first, last) in allowed.sources.iter().filter(|(of, ..)| *of == v6) {
+            starts.insert(*first);
+            starts.insert(if first < last { first + 1 } else { *first });
+            starts.extend(last.checked_add(1).filter(|next| *next <= end));
         }
+        let never = NEVER_CLIENTS.iter().filter_map(|name| model::span(name)).filter(|never| never.0 == v6);
+        let never: Vec<(u128, u128)> = never.map(|(_, low, high)| (low, high)).collect();
+        starts.retain(|start| !never.iter().any(|(low, high)| low <= start && start <= high));
         starts.into_iter().collect()
     }
 

@@ -50,14 +50,7 @@ fn open_for(client: &Client, desk: &Desk, proposal: &mut Proposal) -> Result<Opt
     if verdict.verdict == "accept" {
         return Ok(None);
     }
-    let read = |path: &Path| -> Result<Option<String>, String> {
-        match desk.file(path) {
-            Ok(state) => Ok(state.map(|state| String::from_utf8_lossy(&state.content).into_owned())),
-            Err(Refusal::Cannot(why)) => Err(why),
-            Err(_) => Err(format!("{} could not be read", path.display())),
-        }
-    };
-    let open = plan_open_port(firewall, source, None, port, interface, &read).map_err(cannot)?;
+    let open = plan_open_port(firewall, source, None, port, interface, &reader(desk)).map_err(cannot)?;
     let summary = carried_out(&open, desk, &mut proposal.changes)?;
     if let Some((source, sees)) = open.example {
         let to = destination(client, source)?;
@@ -65,6 +58,15 @@ fn open_for(client: &Client, desk: &Desk, proposal: &mut Proposal) -> Result<Opt
         proposal.trials.push(Trial { source, to: SocketAddr::new(to, port), interface, sees, commands });
     }
     Ok(Some(summary))
+}
+
+/// Files as the plan so far leaves them, for a plan that edits some.
+pub fn reader<'d>(desk: &'d Desk) -> impl Fn(&Path) -> Result<Option<String>, String> + 'd {
+    |path| match desk.file(path) {
+        Ok(state) => Ok(state.map(|state| String::from_utf8_lossy(&state.content).into_owned())),
+        Err(Refusal::Cannot(why)) => Err(why),
+        Err(_) => Err(format!("{} could not be read", path.display())),
+    }
 }
 
 /// The changes of a plan, and the plan in one line.
@@ -100,7 +102,8 @@ fn destination(client: &Client, source: IpAddr) -> Result<IpAddr, Refusal> {
     to.filter(|to| to.is_ipv6() == source.is_ipv6()).ok_or_else(|| cannot("no address of this host for that client is known"))
 }
 
-fn known<'f, T>(fact: &'f Fact<T>, what: &str) -> Result<&'f T, Refusal> {
+/// A fact that the plan cannot do without.
+pub fn known<'f, T>(fact: &'f Fact<T>, what: &str) -> Result<&'f T, Refusal> {
     match fact {
         Fact::Known(value) => Ok(value),
         Fact::Unknown(why) => Err(cannot(format!("{what} is not known: {why}"))),

@@ -65,6 +65,7 @@ actions! {
     "file-owner" Host file_owner,
     "file-mode" Host file_mode,
     "hosts-entry" Host hosts_entry,
+    "open-loopback" Host open_loopback,
     "enable-plugin" Host enable_plugin,
     "start-service" Host start_service,
     "restart-broker" Host restart_broker,
@@ -73,6 +74,7 @@ actions! {
     "grant-permission" Broker grant_permission,
     "resume-listeners" Broker resume_listeners,
     "open-port" Firewall let_client_in,
+    "close-port" Firewall close_port,
 }
 
 pub use create_user::generated_password_file;

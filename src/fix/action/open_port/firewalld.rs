@@ -6,6 +6,7 @@ use super::{Deed, Edit, Entry, Piece, Read, Request, argv, chains};
 use crate::facts::firewall::Firewall;
 use crate::facts::firewall::impact::{Refusal, Stage};
 use crate::facts::firewall::model::{Engine, Target};
+use crate::facts::firewall::verdict::At;
 use std::path::PathBuf;
 
 pub(super) fn piece(request: &Request, fw: &Firewall, refusal: &Refusal, read: &Read) -> Result<Piece, String> {
@@ -23,7 +24,7 @@ pub(super) fn piece(request: &Request, fw: &Firewall, refusal: &Refusal, read: &
     // Up to 1.x the zone's own chain refuses; 2.x comes back from it and refuses in the next rule.
     let zone_chain = names.iter().rev().find_map(|name| of_zone(name)).or_else(|| {
         let before = &table.chains[at.chain].rules[..at.rule?];
-        before.iter().rev().find_map(|rule| of_zone(rule.text.split_whitespace().last()?))
+        before.iter().rev().find_map(|rule| rule.text.split_whitespace().rev().find_map(of_zone))
     });
     let Some(zone_chain) = zone_chain else {
         let rule = fw.describe(at);
@@ -68,6 +69,68 @@ pub(super) fn piece(request: &Request, fw: &Firewall, refusal: &Refusal, read: &
     Ok(piece)
 }
 
+/// Closes a port of the zone that accepts it: a rule of higher priority than any port or service that drops, and before it one for each
+/// source that stays. `None`: what accepts is no zone's chain.
+pub(super) fn closing(keep: &[String], v6: bool, port: u16, fw: &Firewall, at: &At, read: &Read) -> Result<Piece, String> {
+    let table = &fw.model.tables[at.table];
+    let names = chains(table, at);
+    let zone = names.iter().rev().find_map(|name| {
+        let name = name.strip_prefix("filter_IN_").or_else(|| name.strip_prefix("IN_")).filter(|n| !n.starts_with("policy_"))?;
+        let parts = ["_pre", "_log", "_deny", "_allow", "_post"];
+        Some(parts.into_iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name).to_owned())
+    });
+    let zone = zone.ok_or("what lets it in is no zone of firewalld")?;
+    let family = if v6 { "ipv6" } else { "ipv4" };
+    let mut piece = Piece { by: format!("firewalld, zone {zone}"), persistent: true, ..Piece::default() };
+    let (path, mut text, template) = zone_file(&zone, read)?;
+    let chain = ["filter_IN_", "IN_"].iter().find_map(|prefix| table.chain(&format!("{prefix}{zone}_pre")));
+    let chain = chain.ok_or_else(|| format!("zone {zone} has no chain for early rules in the kernel"))?;
+    let every = if v6 { "::/0" } else { "0.0.0.0/0" };
+    let rules = keep.iter().map(|source| (source.as_str(), -200, Target::Accept)).chain([(every, -100, Target::Drop)]);
+    let mut commands = Vec::new();
+    for (source, priority, target) in rules {
+        let verb = if target == Target::Drop { "drop" } else { "accept" };
+        let from = if source == every { String::new() } else { format!(" source address=\"{source}\"") };
+        let rich = format!(
+            "rich-rule=rule family=\"{family}\" priority=\"{priority}\"{from} port port=\"{port}\" protocol=\"tcp\" {verb}"
+        );
+        let of_file = if source == every { String::new() } else { format!("    <source address=\"{source}\"/>\n") };
+        let lines = format!(
+            "  <rule priority=\"{priority}\" family=\"{family}\">\n{of_file}    <port port=\"{port}\" protocol=\"tcp\"/>\n    <{verb}/>\n  </rule>\n"
+        );
+        text = with_lines(&text, &lines).ok_or_else(|| format!("{} is not understood", path.display()))?;
+        let option = format!("--zone={zone}");
+        let run = argv(&["firewall-cmd", &option, &format!("--add-{rich}")]);
+        let undo = argv(&["firewall-cmd", &option, &format!("--remove-{rich}")]);
+        commands.push(Deed::Command { run, undo });
+        let (_, first, _) = crate::facts::firewall::model::span(source).ok_or("not a network")?;
+        let request = Request::of(source, v6, first, port, fw)?;
+        let entry = Entry { request: &request, stage: Stage::Syn, target, table, chain: &table.chains[chain], place: None };
+        let place = table.chains[chain].rules.len() + piece.edits.len();
+        piece.edits.push(Edit { table: at.table, chain, place, rule: entry.modelled() });
+    }
+    piece.deeds.push(Deed::File { path, text, template });
+    piece.deeds.extend(commands);
+    Ok(piece)
+}
+
+/// Where the zone's file is (or will be), its text, and the one that it is first made from.
+fn zone_file(zone: &str, read: &Read) -> Result<(PathBuf, String, Option<PathBuf>), String> {
+    let path = PathBuf::from(format!("/etc/firewalld/zones/{zone}.xml"));
+    if let Some(text) = read(&path)? {
+        return Ok((path, text, None));
+    }
+    let shipped = PathBuf::from(format!("/usr/lib/firewalld/zones/{zone}.xml"));
+    let text = read(&shipped)?.ok_or_else(|| format!("zone {zone} has no file"))?;
+    Ok((path, text, Some(shipped)))
+}
+
+fn with_lines(text: &str, lines: &str) -> Option<String> {
+    let (head, tail) = text.split_at(text.rfind("</zone>")?);
+    let gap = if head.ends_with('\n') { "" } else { "\n" };
+    Some(format!("{head}{gap}{lines}{tail}"))
+}
+
 /// What the command does to the kernel: a rule at the end of the zone's chain of its kind.
 fn model(request: &Request, fw: &Firewall, refusal: &Refusal, zone: &str, denied: bool, piece: &mut Piece) -> Result<(), String> {
     let table = &fw.model.tables[refusal.at.table];
@@ -87,15 +150,7 @@ fn model(request: &Request, fw: &Firewall, refusal: &Refusal, zone: &str, denied
 
 /// The zone's file with the rule; `None`: it lets the port in as it is.
 fn permanent(request: &Request, zone: &str, plain: bool, denied: bool, read: &Read) -> Result<Option<Deed>, String> {
-    let path = PathBuf::from(format!("/etc/firewalld/zones/{zone}.xml"));
-    let (text, template) = match read(&path)? {
-        Some(text) => (text, None),
-        None => {
-            let shipped = PathBuf::from(format!("/usr/lib/firewalld/zones/{zone}.xml"));
-            let text = read(&shipped)?.ok_or_else(|| format!("zone {zone} has no file"))?;
-            (text, Some(shipped))
-        }
-    };
+    let (path, text, template) = zone_file(zone, read)?;
     if !denied && opens(&text, request.port) {
         return Ok(None);
     }
@@ -110,13 +165,11 @@ fn permanent(request: &Request, zone: &str, plain: bool, denied: bool, read: &Re
         let to = request.to.map_or(String::new(), |a| format!("    <destination address=\"{a}\"/>\n"));
         format!("  <rule{priority} family=\"{family}\">\n{source}{to}    {port}\n    <accept/>\n  </rule>\n")
     };
-    let end = text.rfind("</zone>").ok_or_else(|| format!("{} is not understood", path.display()))?;
     if text.contains(&lines) {
         return Ok(None);
     }
-    let (head, tail) = text.split_at(end);
-    let gap = if head.ends_with('\n') { "" } else { "\n" };
-    Ok(Some(Deed::File { path, text: format!("{head}{gap}{lines}{tail}"), template }))
+    let text = with_lines(&text, &lines).ok_or_else(|| format!("{} is not understood", path.display()))?;
+    Ok(Some(Deed::File { path, text, template }))
 }
 
 /// The zone has the port for everybody, outside any rich rule.

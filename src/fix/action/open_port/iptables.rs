@@ -56,9 +56,15 @@ pub(super) fn insertion(entry: &Entry) -> Vec<String> {
 /// What stands behind the chain's name, as iptables-save prints it.
 fn rule(entry: &Entry) -> Vec<String> {
     let request = entry.request;
-    let target = if entry.target == Target::Return { "RETURN" } else { "ACCEPT" };
+    let target = match entry.target {
+        Target::Return => "RETURN",
+        Target::Drop => "DROP",
+        _ => "ACCEPT",
+    };
     let mut all = Vec::new();
-    if entry.stage == Stage::Neighbour {
+    if entry.stage == Stage::Loopback {
+        all.extend(argv(&[if entry.leaves() { "-o" } else { "-i" }, "lo"]));
+    } else if entry.stage == Stage::Neighbour {
         // 135 asks for an address, 136 answers.
         let kind = if entry.chain.name == "OUTPUT" { "136" } else { "135" };
         all.extend(argv(&["-p", "ipv6-icmp", "-m", "icmp6", "--icmpv6-type", kind]));
@@ -76,6 +82,9 @@ fn rule(entry: &Entry) -> Vec<String> {
         let near = request.to.map(|to| [here.to_owned(), whole(&to.to_string())]);
         let (first, second) = if entry.stage == Stage::Reply { (near, far) } else { (far, near) };
         all.extend(first.into_iter().chain(second).flatten());
+        if entry.target == Target::Drop {
+            all.extend(argv(&["!", "-i", "lo"]));
+        }
         all.extend(argv(&["-p", "tcp", "-m", "tcp", port, &request.port.to_string()]));
         if entry.stage != Stage::Syn {
             all.extend(argv(&["-m", "conntrack", "--ctstate", "ESTABLISHED"]));

@@ -4,6 +4,7 @@
 //! Several rules may refuse one after the other. Each is passed in turn, by the means of its own owner, on a copy of the model;
 //! the plan stands only if the copy then lets the connection in and treats nothing else differently.
 
+pub mod close;
 mod firewalld;
 mod iptables;
 mod nft_conf;
@@ -114,27 +115,16 @@ pub fn plan_open_port(
     read: &Read,
 ) -> Result<OpenPort, String> {
     let request = Request::new(fw, source, destination, port, interface)?;
-    let mut copy = fw.clone();
-    let mut plan = OpenPort { persistent: true, ..OpenPort::default() };
-    let mut by: Vec<String> = Vec::new();
+    let mut draft = Draft::new(fw);
     for _ in 0..MAX_RULES {
-        let Some(refusal) = request.refusal(&copy)? else { break };
-        if plan.example.is_none() {
-            plan.example = Some((refusal.packet.source, refusal.sees.to_owned()));
+        let Some(refusal) = request.refusal(&draft.copy)? else { break };
+        if draft.plan.example.is_none() {
+            draft.plan.example = Some((refusal.packet.source, refusal.sees.to_owned()));
         }
-        let piece = request.piece(&copy, &refusal, read)?;
-        for edit in piece.edits {
-            let rules = &mut copy.model.tables[edit.table].chains[edit.chain].rules;
-            rules.insert(edit.place.min(rules.len()), edit.rule);
-        }
-        plan.deeds.extend(piece.deeds);
-        plan.trial.extend(piece.trial);
-        plan.persistent &= piece.persistent;
-        plan.notes.extend(piece.notes.into_iter().filter(|note| !plan.notes.contains(note)).collect::<Vec<_>>());
-        if !by.contains(&piece.by) {
-            by.push(piece.by);
-        }
+        let piece = request.piece(&draft.copy, &refusal, &|path| draft.file(path, read))?;
+        draft.add(piece);
     }
+    let Draft { copy, mut plan, by } = draft;
     if plan.example.is_none() {
         plan.summary = format!("{port} is open to {source} already");
         return Ok(plan);
@@ -142,20 +132,65 @@ pub fn plan_open_port(
     if request.refusal(&copy)?.is_some() {
         return Err("more rules refuse it than can be passed one by one".to_owned());
     }
-    let (v6, first, last) = request.span()?;
-    let allowed = Allowed { v6, first, last, port, opened: true };
-    match fw.impact(&copy, &allowed, request.local, interface) {
-        Impact::Only { cells } => {
-            plan.proof = format!("changes nothing else: {cells} cases of source, interface and port compared");
-        }
-        Impact::Partly { cells, of } => {
-            plan.proof = format!("changes nothing else in {cells} of {of} cases that the rules tell apart");
-        }
-        Impact::More(other) => return Err(format!("not done: the rule would also change {}", other.join(", "))),
-        Impact::Unchanged => return Err("the rule would not let it in".to_owned()),
+    // A port of firewalld is one for both address families.
+    let mut sources = vec![request.span()?];
+    if request.every_source() && plan.summary.is_empty() && by.iter().any(|by| by.starts_with("firewalld")) {
+        sources = vec![(false, 0, u32::MAX.into()), (true, 0, u128::MAX)];
     }
+    let allowed = Allowed { sources, others: false, port, opened: true };
+    plan.proof = proof(fw.impact(&copy, &allowed, request.local, interface))?;
     plan.summary = format!("let {} connect to TCP port {port} ({})", request.source, by.join(" and "));
     Ok(plan)
+}
+
+/// What comparing the models says, or why the change is not made.
+fn proof(impact: Impact) -> Result<String, String> {
+    match impact {
+        Impact::Only { cells } => Ok(format!("changes nothing else: {cells} cases of source, interface and port compared")),
+        Impact::Partly { cells, of } => Ok(format!("changes nothing else in {cells} of {of} cases that the rules tell apart")),
+        Impact::More(other) => Err(format!("not done: it would also change {}", other.join(", "))),
+        Impact::Unchanged => Err("not done: it would not have the effect".to_owned()),
+    }
+}
+
+/// A plan as it grows, with the model as it would then be.
+struct Draft {
+    copy: Firewall,
+    plan: OpenPort,
+    by: Vec<String>,
+}
+
+impl Draft {
+    fn new(fw: &Firewall) -> Draft {
+        Draft { copy: fw.clone(), plan: OpenPort { persistent: true, ..OpenPort::default() }, by: Vec::new() }
+    }
+
+    fn add(&mut self, piece: Piece) {
+        for edit in piece.edits {
+            let rules = &mut self.copy.model.tables[edit.table].chains[edit.chain].rules;
+            rules.insert(edit.place.min(rules.len()), edit.rule);
+        }
+        self.plan.deeds.extend(piece.deeds);
+        self.plan.trial.extend(piece.trial);
+        self.plan.persistent &= piece.persistent;
+        for note in piece.notes {
+            if !self.plan.notes.contains(&note) {
+                self.plan.notes.push(note);
+            }
+        }
+        if !self.by.contains(&piece.by) {
+            self.by.push(piece.by);
+        }
+    }
+
+    /// A file as the plan so far leaves it.
+    fn file(&self, path: &Path, read: &Read) -> Result<Option<String>, String> {
+        let planned = self.plan.deeds.iter().rev().find_map(|deed| match deed {
+            Deed::File { path: other, text, .. } if other == path => Some(text.clone()),
+            _ => None,
+        });
+        planned.map_or_else(|| read(path), |text| Ok(Some(text)))
+    }
 }
 
 impl Request {
@@ -166,6 +201,12 @@ impl Request {
             return Err(format!("{source} and {local} are of different address families"));
         }
         Ok(Request { source: normal(source, v6, first), v6, to, port, interface: interface.to_owned(), local })
+    }
+
+    /// Any host of a network, to any address of this one.
+    fn of(source: &str, v6: bool, first: u128, port: u16, fw: &Firewall) -> Result<Request, String> {
+        let local = fw.own_address(v6).ok_or("no address of this host is known")?;
+        Ok(Request { source: normal(source, v6, first), v6, to: None, port, interface: String::new(), local })
     }
 
     fn span(&self) -> Result<(bool, u128, u128), String> {
@@ -203,7 +244,7 @@ impl Request {
         }
         // Before the rule of the base chain that led there.
         let (chain, place) = refusal.at.way.first().map_or((refusal.at.chain, refusal.at.rule), |w| (w.0, Some(w.1)));
-        self.rule_in(fw, refusal, chain, place, Target::Accept, read)
+        self.rule_in(fw, refusal.stage, (refusal.at.table, chain, place), Target::Accept, read)
     }
 
     /// A ban of this very sender is to be lifted, not passed. A list that blocks a range around the declared source gets an exception for
@@ -222,7 +263,8 @@ impl Request {
                 "the sender is on a block list ({list}: {rule}), and a rule above it would let everybody on it in again{how}"
             ));
         }
-        let mut piece = self.rule_in(fw, refusal, refusal.at.chain, refusal.at.rule, Target::Return, read)?;
+        let mut piece =
+            self.rule_in(fw, Stage::Syn, (refusal.at.table, refusal.at.chain, refusal.at.rule), Target::Return, read)?;
         piece.notes.push(format!("an exception in the list {list}, which blocks more than this source: {rule}"));
         Ok(piece)
     }
@@ -237,17 +279,17 @@ impl Request {
         }))
     }
 
+    /// By iptables or nft, at this place of table and chain (`None`: at the end).
     fn rule_in(
         &self,
         fw: &Firewall,
-        refusal: &Refusal,
-        chain: usize,
-        place: Option<usize>,
+        stage: Stage,
+        (number, chain, place): (usize, usize, Option<usize>),
         target: Target,
         read: &Read,
     ) -> Result<Piece, String> {
-        let table = &fw.model.tables[refusal.at.table];
-        let entry = Entry { request: self, stage: refusal.stage, target, table, chain: &table.chains[chain], place };
+        let table = &fw.model.tables[number];
+        let entry = Entry { request: self, stage, target, table, chain: &table.chains[chain], place };
         if let Some(Hook::Ingress | Hook::Forward) = table.chains[chain].base.as_ref().map(|b| b.hook) {
             return Err(format!(
                 "{} {} is no chain for packets to this host's services",
@@ -260,7 +302,7 @@ impl Request {
             _ => iptables::piece(&entry, fw, read),
         }?;
         let place = place.unwrap_or(table.chains[chain].rules.len());
-        piece.edits.push(Edit { table: refusal.at.table, chain, place, rule: entry.modelled() });
+        piece.edits.push(Edit { table: number, chain, place, rule: entry.modelled() });
         Ok(piece)
     }
 }
@@ -281,7 +323,14 @@ impl Entry<'_> {
         let request = self.request;
         let is = |key, low: u128, high: u128| Step::Test(Test::is(key, Part::Span(low, high), false));
         let mut steps = vec![is(Key::Version, if request.v6 { 10 } else { 2 }, if request.v6 { 10 } else { 2 })];
-        if self.stage == Stage::Neighbour {
+        if self.stage == Stage::Loopback || self.target == Target::Drop {
+            let key = if self.leaves() { Key::OutInterface } else { Key::InInterface };
+            let not = self.target == Target::Drop;
+            steps.push(Step::Test(Test::is(key, Part::Name("lo".to_owned()), not)));
+        }
+        if self.stage == Stage::Loopback {
+            // Whatever it is.
+        } else if self.stage == Stage::Neighbour {
             steps.extend([is(Key::Protocol, 58, 58), is(Key::IcmpType, 135, 136)]);
         } else {
             let (_, first, last) = span(&request.source).unwrap_or((request.v6, 0, 0));
@@ -299,6 +348,11 @@ impl Entry<'_> {
         Rule { text: COMMENT.to_owned(), number: 0, steps, packets: None }
     }
 
+    /// The chain sees packets on their way out.
+    fn leaves(&self) -> bool {
+        matches!(self.chain.base.as_ref().map(|base| base.hook), Some(Hook::Output | Hook::Postrouting))
+    }
+
     /// A comment that no rule of the chain has yet: what takes the rule back finds it by this.
     fn comment(&self) -> String {
         let stage = match self.stage {
@@ -306,8 +360,10 @@ impl Entry<'_> {
             Stage::Reply => ":reply",
             Stage::Established => ":established",
             Stage::Neighbour => ":neighbour",
+            Stage::Loopback => ":loopback",
         };
-        let first = format!("{COMMENT}:{}:{}{stage}", self.request.port, self.request.source);
+        let closes = if self.target == Target::Drop { ":closed" } else { "" };
+        let first = format!("{COMMENT}:{}:{}{stage}{closes}", self.request.port, self.request.source);
         let taken = |comment: &str| self.chain.rules.iter().any(|rule| rule.text.contains(&format!("\"{comment}\"")));
         let numbered = (2..100).map(|n| format!("{first}:{n}"));
         [first.clone()].into_iter().chain(numbered).find(|comment| !taken(comment)).unwrap_or(first)

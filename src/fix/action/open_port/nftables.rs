@@ -50,7 +50,14 @@ pub(super) fn insertion(entry: &Entry, comment: &str) -> Vec<String> {
 
 fn words(entry: &Entry) -> String {
     let request = entry.request;
-    let target = if entry.target == Target::Return { "return" } else { "accept" };
+    let target = match entry.target {
+        Target::Return => "return",
+        Target::Drop => "drop",
+        _ => "accept",
+    };
+    if entry.stage == Stage::Loopback {
+        return format!("{} \"lo\" {target}", if entry.leaves() { "oifname" } else { "iifname" });
+    }
     if entry.stage == Stage::Neighbour {
         return format!("icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} {target}");
     }
@@ -66,7 +73,8 @@ fn words(entry: &Entry) -> String {
     };
     let to = request.to.map_or(String::new(), |a| format!("{family} {here} {a} "));
     let state = if entry.stage == Stage::Syn { "" } else { "ct state established " };
-    format!("{source}{to}tcp {port} {} {state}{target}", request.port)
+    let away = if entry.target == Target::Drop { "iifname != \"lo\" " } else { "" };
+    format!("{away}{source}{to}tcp {port} {} {state}{target}", request.port)
 }
 
 /// The service's file with the rule in; `None`: no service loads one.

@@ -66,6 +66,59 @@ pub(super) fn piece(request: &Request, fw: &Firewall, at: &At, read: &Read) -> R
     })
 }
 
+/// Denies for all but `keep`, before the user rule that allows.
+pub(super) fn closing(keep: &[String], v6: bool, port: u16, fw: &Firewall, at: &At) -> Result<Piece, String> {
+    let rules = match &fw.ufw_rules {
+        Fact::Known(rules) => rules,
+        Fact::Unknown(why) => return Err(format!("ufw's rules could not be read: {why}")),
+    };
+    let table = &fw.model.tables[at.table];
+    let user = if v6 { "ufw6-user-input" } else { "ufw-user-input" };
+    let line = at.way.iter().copied().chain(at.rule.map(|r| (at.chain, r))).find(|w| table.chains[w.0].name == user);
+    let Some((chain, line)) = line else {
+        let rule = fw.describe(at);
+        return Err(format!("no user rule of ufw lets it in, but {}: {}", rule.chain, rule.rule));
+    };
+    let lines = rules.iter().filter(|r| r.v6 == v6).map(|r| r.lines.len()).sum::<usize>();
+    let decider = rules.iter().find(|r| r.v6 == v6 && r.lines.contains(&(line as i64 + 1)));
+    let decider = match decider {
+        Some(rule) if lines == table.chains[chain].rules.len() => rule,
+        _ => return Err("ufw's chain in the kernel differs from its files: `ufw reload` first".to_owned()),
+    };
+    let first_line = decider.lines.iter().min().and_then(|l| usize::try_from(*l - 1).ok()).unwrap_or(line);
+    let mut piece = Piece { by: "ufw".to_owned(), persistent: true, ..Piece::default() };
+    let every = if v6 { "::/0" } else { "0.0.0.0/0" };
+    let mut position = decider.position;
+    for (source, action, target) in
+        keep.iter().map(|s| (s.as_str(), "allow", Target::Accept)).chain([(every, "deny", Target::Drop)])
+    {
+        let (_, first, _) = crate::facts::firewall::model::span(source).ok_or("not a network")?;
+        let request = Request::of(source, v6, first, port, fw)?;
+        let same = rules.iter().find(|rule| request.same_tuple(rule));
+        let (run, undo) = match same {
+            // Kept as it is: it already stands somewhere, and ufw would skip a second one.
+            Some(rule) if rule.action == action => continue,
+            // The very rule that allows becomes the one that denies.
+            Some(rule) if rule.position == decider.position => {
+                (request.ufw_rule(&[], action, "", true), request.ufw_rule(&[], &rule.action, &rule.log, false))
+            }
+            Some(_) => return Err(format!("ufw has another rule for {source} and port {port}: change that one by hand")),
+            None => {
+                let undo = request.ufw_rule(&["delete"], action, "", false);
+                let run = request.ufw_rule(&["insert", &position.to_string()], action, "", true);
+                position += 1;
+                (run, undo)
+            }
+        };
+        piece.deeds.push(Deed::Command { run, undo });
+        let place = first_line + piece.edits.len();
+        let entry =
+            Entry { request: &request, stage: Stage::Syn, target, table, chain: &table.chains[chain], place: Some(place) };
+        piece.edits.push(Edit { table: at.table, chain, place, rule: entry.modelled() });
+    }
+    Ok(piece)
+}
+
 fn without_v6(read: &Read) -> bool {
     let text = read(Path::new("/etc/default/ufw")).ok().flatten().unwrap_or_default();
     let setting = text.lines().filter_map(|l| l.trim().strip_prefix("IPV6=")).next_back();
