@@ -76,7 +76,7 @@ fn only_the_host_door_touches_the_machine() {
 /// Files that are compiled for tests only: these may look at everything.
 fn is_test_code(file: &Path) -> bool {
     let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    name == "tests.rs" || name == "fake.rs" || name.ends_with("_test.rs")
+    name == "tests.rs" || name == "fake.rs" || name.ends_with("_test.rs") || name.ends_with("_tests.rs")
 }
 
 /// Test modules stand at the end of a file.

@@ -241,12 +241,15 @@ fn chain(message: &Message, found: &mut [Draft]) -> Result<()> {
     Ok(())
 }
 
-/// Where a base chain hangs; `None`: nowhere that an incoming connection comes by.
+/// Added to the priority of egress chains; those of IP are 32-bit numbers.
+const EGRESS: i64 = 1 << 32;
+
+/// Where a base chain hangs; `None`: nowhere, its device is gone.
 fn hooked(fields: &Fields, family: Family) -> Result<Option<Hooked>> {
     let hook = Fields::of(fields.bytes(4)?)?;
     let at = match (family, hook.u32(1)?) {
         (Family::Netdev, 0) | (Family::Inet, 5) => Hook::Ingress,
-        (Family::Netdev, 1) => return Ok(None),
+        (Family::Netdev, 1) => Hook::Postrouting,
         (Family::Netdev, n) => return Err(format!("there is no hook {n} of devices")),
         (_, 0) => Hook::Prerouting,
         (_, 1) => Hook::Input,
@@ -271,12 +274,15 @@ fn hooked(fields: &Fields, family: Family) -> Result<Option<Hooked>> {
         }
     }
     // Its device is gone, and the chain hangs nowhere.
-    if at == Hook::Ingress && devices.is_empty() {
+    let of_devices = at == Hook::Ingress || family == Family::Netdev;
+    if of_devices && devices.is_empty() {
         return Ok(None);
     }
+    // Egress has priorities of its own, and comes behind all of IP.
+    let behind = if family == Family::Netdev && at == Hook::Postrouting { EGRESS } else { 0 };
     Ok(Some(Hooked {
         hook: at,
-        priority: i64::from(hook.u32(2)?.cast_signed()),
+        priority: i64::from(hook.u32(2)?.cast_signed()) + behind,
         accept: fields.u32_or(5, 1)? == 1,
         nat: fields.has(7) && fields.text(7)? == "nat",
         handle: i64::try_from(fields.number(2)?).unwrap_or(i64::MAX),

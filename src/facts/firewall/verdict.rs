@@ -293,10 +293,13 @@ impl Walk<'_> {
     fn base_chain(&self, table: usize, chain: usize, mut path: Path, walked: &mut Walked) {
         let (t, c) = (&self.model.tables[table], &self.model.tables[table].chains[chain]);
         let Some(base) = &c.base else { return };
-        if base.hook == Hook::Ingress {
+        // Chains of devices: ingress, and egress, which comes behind everything else on the way out.
+        if base.hook == Hook::Ingress || !base.devices.is_empty() {
+            let incoming = base.hook == Hook::Ingress;
+            let interface = if incoming { &self.flight.in_interface } else { &self.flight.out_interface };
             let here = |device: &String| match device.strip_suffix('*') {
-                Some(start) => self.flight.in_interface.starts_with(start),
-                None => *device == self.flight.in_interface,
+                Some(start) => interface.starts_with(start),
+                None => device == interface,
             };
             if base.devices.is_empty() && !c.rules.is_empty() {
                 let mut aside = path.clone();
