@@ -366,10 +366,14 @@ impl Kernel {
                     }
                 }
                 (Some('-'), Some(at)) => {
-                    let mut words = line.split_whitespace();
-                    match (words.next(), words.next()) {
-                        (Some("-A" | "--append"), Some(chain)) => self.chain(at, chain).rules.push(line.to_owned()),
-                        _ => return Err(refused("not a rule that is appended; what it does is not evaluated")),
+                    let mut parts = line.splitn(3, char::is_whitespace);
+                    match (parts.next(), parts.next(), parts.next()) {
+                        (Some("-A" | "--append"), Some(chain), _) => self.chain(at, chain).rules.push(line.to_owned()),
+                        // ufw writes `-I CHAIN RULE` for its log levels.
+                        (Some("-I" | "--insert"), Some(chain), Some(rule)) if !rule.starts_with(|c: char| c.is_ascii_digit()) => {
+                            self.chain(at, chain).rules.insert(0, format!("-A {chain} {rule}"));
+                        }
+                        _ => return Err(refused("a line that is not evaluated")),
                     }
                 }
                 _ => return Err(refused("not understood")),
@@ -506,6 +510,14 @@ mod tests {
         );
         assert_eq!(essence(&file), essence(&kernel));
         assert_ne!(essence(&words("-p tcp --dport 1 -j DROP")), essence(&words("-p tcp --dport 1 -j ACCEPT")));
+    }
+
+    #[test]
+    fn inserted_lines_come_first() {
+        let mut kernel = Kernel::default();
+        kernel.restore("x", "*filter\n:a - [0:0]\n-A a -j DROP\n-I a -j RETURN\nCOMMIT\n").unwrap();
+        assert_eq!(kernel.tables[0].1[0].rules, ["-A a -j RETURN", "-A a -j DROP"]);
+        assert!(kernel.restore("x", "*filter\n-I a 2 -j DROP\nCOMMIT\n").is_err());
     }
 
     #[test]
