@@ -285,9 +285,10 @@ pub fn summary(target: &Target, events: &[Event], predicted: Option<&Verdict>) -
              rule above fits what it sees."
         ),
         Reached::Nothing => format!("Nothing of {name} was seen: either it did not try, or its packets do not reach this host."),
-        Reached::PacketFilter if refuses => {
-            format!("It ends in the packet filter, as foreseen: {}.", last(Reached::PacketFilter))
-        }
+        Reached::PacketFilter if refuses => match ended_by(events, target) {
+            Some((rule, done)) => format!("It ends in the packet filter, as foreseen: {done} by {rule}."),
+            None => format!("Packets were refused while watching: {}.", last(Reached::PacketFilter)),
+        },
         Reached::PacketFilter => {
             format!("Packets were refused while watching, perhaps those of {name}: {}.", last(Reached::PacketFilter))
         }
