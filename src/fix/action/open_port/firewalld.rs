@@ -5,7 +5,7 @@
 use super::{Deed, Edit, Entry, Piece, Read, Request, argv, chains};
 use crate::facts::firewall::Firewall;
 use crate::facts::firewall::impact::{Refusal, Stage};
-use crate::facts::firewall::model::{Engine, Target};
+use crate::facts::firewall::model::{Chain, Engine, Target};
 use crate::facts::firewall::verdict::At;
 use std::path::PathBuf;
 
@@ -24,7 +24,9 @@ pub(super) fn piece(request: &Request, fw: &Firewall, refusal: &Refusal, read: &
     // Up to 1.x the zone's own chain refuses; 2.x comes back from it and refuses in the next rule.
     let zone_chain = names.iter().rev().find_map(|name| of_zone(name)).or_else(|| {
         let before = &table.chains[at.chain].rules[..at.rule?];
-        before.iter().rev().find_map(|rule| rule.text.split_whitespace().rev().find_map(of_zone))
+        let jumped = before.iter().rev().find_map(|rule| rule.text.split_whitespace().rev().find_map(of_zone));
+        // 0.9 refuses behind the chain that chooses the zone.
+        jumped.or_else(|| chosen(&table.chains[table.chain("filter_INPUT_ZONES")?], &request.interface, of_zone))
     });
     let Some(zone_chain) = zone_chain else {
         let rule = fw.describe(at);
@@ -67,6 +69,25 @@ pub(super) fn piece(request: &Request, fw: &Firewall, refusal: &Refusal, read: &
     piece.deeds.push(Deed::Command { run, undo });
     model(request, fw, refusal, zone, denied, &mut piece)?;
     Ok(piece)
+}
+
+/// The zone of an interface, where no source of packets decides.
+fn chosen(zones: &Chain, interface: &str, of_zone: impl Fn(&str) -> Option<String>) -> Option<String> {
+    for rule in &zones.rules {
+        let words: Vec<&str> = rule.text.split_whitespace().collect();
+        if words.contains(&"saddr") {
+            return None;
+        }
+        let named = words.iter().position(|word| *word == "iifname").and_then(|at| words.get(at + 1));
+        let applies = named.is_none_or(|name| {
+            let name = name.trim_matches('"');
+            name == interface || name.strip_suffix('*').is_some_and(|start| interface.starts_with(start))
+        });
+        if applies && let Some(zone) = words.iter().find_map(|word| of_zone(word)) {
+            return Some(zone);
+        }
+    }
+    None
 }
 
 /// Closes a port of the zone that accepts it: a rule of higher priority than any port or service that drops, and before it one for each
