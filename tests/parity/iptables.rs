@@ -292,7 +292,7 @@ impl Writer<'_> {
             }
             29 => pick(
                 self.rng,
-                &["-m pkttype --pkt-type unicast", "-m comment --comment \"of the owner\"", "-m length --length 300:400"],
+                &["-m pkttype --pkt-type unicast", "-m comment --comment \"of the owner\"", "-m length --length 1:20"],
             )
             .to_owned(),
             30 if self.taste.stateful && !out => {

@@ -66,10 +66,18 @@ fn pair(low: u16, high: u16, what: &'static str) -> [Byte; 2] {
     [Byte { number: Some((low, high, what)), ..part(a & !ua, ua, what) }, part(b & !ub, ub, what)]
 }
 
-/// Least and greatest length of the whole packet, without the link's header: a TCP header of 20 to 60 bytes without data.
+/// Least and greatest length of the whole packet, without the link's header: a TCP header of 20 to 60 bytes without data, or an
+/// ICMP error that quotes such a packet, up to 576 bytes (RFC 1812; RFC 4443: 1280) where the quoted one may have held data.
 pub fn length(f: &Flight) -> Option<(u32, u32)> {
     let network: u32 = if f.v6 { 40 } else { 20 };
-    (f.protocol == 6).then_some((network + 20, network + 60))
+    let (least, most) = (network + 20, network + 60);
+    match f.status {
+        _ if f.protocol == 6 => Some((least, most)),
+        // What conntrack has not confirmed was a SYN.
+        Some(status) if status & 8 == 0 => Some((network + 8 + least, network + 8 + most)),
+        Some(_) => Some((network + 8 + least, if f.v6 { 1280 } else { 576 })),
+        None => None,
+    }
 }
 
 /// Reads header bytes (`nft_payload_eval`).
