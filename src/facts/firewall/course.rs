@@ -629,20 +629,23 @@ fn fate(
     }
 }
 
+/// What tells two fates apart for the client: outcome, packet, what it sees, where it is sent.
+type Difference = (Outcome, &'static str, &'static str, Option<(SocketAddr, bool)>);
+
 /// Fates with one outcome are one: assumptions made both ways did not matter.
 fn merged(fates: Vec<Fate>) -> Vec<Fate> {
-    let mut by_outcome: BTreeMap<(Outcome, &'static str, Option<(SocketAddr, bool)>), Fate> = BTreeMap::new();
+    let mut by_outcome: BTreeMap<Difference, Fate> = BTreeMap::new();
     for fate in fates {
-        match by_outcome.get_mut(&(fate.outcome.clone(), fate.packet, fate.delivered)) {
+        let difference = (fate.outcome.clone(), fate.packet, fate.sees, fate.delivered);
+        match by_outcome.get_mut(&difference) {
             // The one that came further stands for both: it passed the rules that may or may not refuse.
             Some(same) => {
                 same.assumed = same.assumed.intersection(&fate.assumed).cloned().collect();
                 same.at = fate.at;
                 same.words = fate.words;
-                same.sees = fate.sees;
             }
             None => {
-                by_outcome.insert((fate.outcome.clone(), fate.packet, fate.delivered), fate);
+                by_outcome.insert(difference, fate);
             }
         }
     }

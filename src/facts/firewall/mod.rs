@@ -241,8 +241,20 @@ impl Firewall {
         let mut groups: Vec<(Verdict, Vec<u128>)> = Vec::new();
         for start in starts {
             // The network's own address is no host.
-            let host = if start == first && first < last { start + 1 } else { start };
-            let one = match self.verdict(&packet(address(v6, host))) {
+            let mut host = if start == first && first < last { start + 1 } else { start };
+            let ours = |host| {
+                let host = address(v6, host);
+                !host.is_loopback() && self.model.routing.as_ref().is_some_and(|r| r.is_local(host))
+            };
+            let mut asked = packet(address(v6, host));
+            if ours(host) && first == last {
+                // This host's own connections go over loopback, whichever address they are to.
+                asked.interface = "lo".to_owned();
+            } else if ours(host) && host < last {
+                host += 1;
+                asked = packet(address(v6, host));
+            }
+            let one = match self.verdict(&asked) {
                 Fact::Known(verdict) => verdict,
                 unknown => return unknown,
             };
@@ -440,6 +452,9 @@ impl Firewall {
             outcomes: Vec::new(),
         };
         let same = fates.windows(2).all(|w| w[0].outcome == w[1].outcome && w[0].delivered == w[1].delivered);
+        if fates.windows(2).any(|w| w[0].sees != w[1].sees) {
+            verdict.sees = "unknown".to_owned();
+        }
         match deciding.map(|f| &f.outcome) {
             None | Some(Outcome::Accept) if same => {}
             Some(Outcome::Drop) if same => verdict.verdict = "drop".to_owned(),

@@ -320,10 +320,6 @@ impl Routing {
     pub fn name(&self, index: u32) -> &str {
         self.link_at(index).map_or("", |l| l.name.as_str())
     }
-    /// Kernel's number of an interface; `None`: not known (the numbers of [`Routing::of_addresses`] are not the kernel's).
-    pub fn index(&self, name: &str) -> Option<u32> {
-        self.link(name).map(|l| l.index).filter(|_| self.routes.is_some())
-    }
     /// All usable addresses of this host.
     pub fn local(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().filter(|a| !a.tentative).map(|a| a.address)
@@ -826,7 +822,7 @@ mod tests {
         assert_eq!((eth0.up, eth0.group, eth0.hardware, eth0.kind.as_str(), eth0.xdp), (true, 7, 1, "veth", false));
         assert_eq!(eth0.mac, Some([2, 0, 0, 0, 0, 1]));
         assert!(routing.link("eth1").unwrap().ingress_filters && !eth0.ingress_filters);
-        assert_eq!(routing.index("lo"), Some(1));
+        assert_eq!(routing.link("lo").map(|l| l.index), Some(LOOPBACK));
         assert_eq!(routing.primary("eth0", false), Some("10.0.0.2".parse().unwrap()));
         assert!(routing.is_local("10.0.0.3".parse().unwrap()) && routing.is_local("127.9.9.9".parse().unwrap()));
         assert!(!routing.is_local("10.0.0.9".parse().unwrap()));
