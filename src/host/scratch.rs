@@ -77,12 +77,6 @@ impl Namespace {
         &self.path
     }
 
-    /// Adds an interface, up, with the index that it has on the host: rules compare by index.
-    pub fn interface(&self, name: &str, index: u32) -> Got<()> {
-        let name = name.to_owned();
-        self.within(move || interface(&name, index))?
-    }
-
     /// Loads rules in this order. Returns those that failed: number in the list, and what the tool said.
     pub fn load(&self, loads: &[Load], limit: Duration) -> Got<Vec<(usize, String)>> {
         let loads = loads.to_vec();

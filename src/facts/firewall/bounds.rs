@@ -362,7 +362,6 @@ fn jumps(step: &Step, found: &mut dyn FnMut(&str)) {
     };
     match step {
         Step::Go(target) | Step::Native(Native::Go(target)) => of(target),
-        Step::Vmap { set, .. } => set.elements.iter().filter_map(|e| e.target.as_ref()).for_each(of),
         Step::Native(Native::Lookup { set, .. }) => {
             for element in &set.elements {
                 if let Some(Data::Verdict(target)) = &element.data {

@@ -27,13 +27,15 @@ const NFGENMSG: usize = 4;
 /// Table (`ip filter`) and chain.
 type Place = (String, String);
 
+/// Handle and packets of a rule; legacy rules have no handle, some rules no counter.
+type Counted = (Option<i64>, Option<u64>);
+
 /// What was counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Of a chain's policy.
     policies: BTreeMap<Place, u64>,
-    /// Handle and packets of each rule, in order; legacy rules have no handle.
-    rules: BTreeMap<Place, Vec<(Option<i64>, Option<u64>)>>,
+    rules: BTreeMap<Place, Vec<Counted>>,
 }
 
 /// Reads all counters; what cannot be read is left out.

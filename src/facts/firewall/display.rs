@@ -229,7 +229,6 @@ impl Printer {
         match step {
             Step::Native(native) => self.native(native),
             Step::Test(test) => self.test(test),
-            Step::Vmap { .. } => self.say("vmap { … }"),
             Step::SetMark { connection, change } => {
                 let value = match change {
                     Some((0, value)) => format!("{value:#x}"),

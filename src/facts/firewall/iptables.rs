@@ -454,12 +454,13 @@ impl<'a> Reader<'a> {
             "--physdev-in" | "--physdev-out" | "--physdev-is-in" | "--physdev-is-out" | "--physdev-is-bridged" => {
                 meaning::physdev(&mut self.steps, not)
             }
-            "--uid-owner" => match value.split_once('-').unwrap_or((value, value)) {
-                (first, last) => match (first.parse(), last.parse()) {
+            "--uid-owner" => {
+                let (first, last) = value.split_once('-').unwrap_or((value, value));
+                match (first.parse(), last.parse()) {
                     (Ok(first), Ok(last)) => meaning::owner(&mut self.steps, first, last, not),
                     _ => self.undecided("owner: the sending socket"),
-                },
-            },
+                }
+            }
             "--gid-owner" | "--socket-exists" | "--suppl-groups" => self.undecided("owner: the sending socket"),
             "--helper" => meaning::helper(&mut self.steps, not),
             "--comment" => {}

@@ -48,9 +48,6 @@ pub enum Answer {
 }
 
 impl Answer {
-    fn of(yes: bool) -> Answer {
-        if yes { Answer::Yes } else { Answer::No }
-    }
     fn not(self) -> Answer {
         match self {
             Answer::Yes => Answer::No,

@@ -109,7 +109,7 @@ pub fn icmp(out: &mut Vec<Step>, kind: u8, codes: (u8, u8), not: bool) {
         is(out, Key::IcmpType, exactly(kind.into()), not);
     } else {
         let parts = vec![exactly(kind.into()), Part::Span(codes.0.into(), codes.1.into())];
-        let set = Set { elements: vec![Element { parts, target: None }], doubt: None };
+        let set = Set { elements: vec![Element { parts }], doubt: None };
         out.push(Step::Test(Test::In { key: vec![Key::IcmpType, Key::IcmpCode], set: Arc::new(set), not }));
     }
 }

@@ -582,7 +582,7 @@ fn client_bounds(step: &model::Step, incoming: bool, found: &mut dyn FnMut(u128,
         }
     };
     match step {
-        Step::Test(Test::In { key, set, .. }) | Step::Vmap { key, set } => of_set(key, set),
+        Step::Test(Test::In { key, set, .. }) => of_set(key, set),
         Step::Test(Test::Is { key, part: Part::Span(low, high), .. }) if *key == client => found(*low, *high),
         _ => {}
     }

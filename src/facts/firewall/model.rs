@@ -172,11 +172,6 @@ pub enum Step {
     /// An instruction of nf_tables, which works on the rule's registers.
     Native(Native),
     Test(Test),
-    /// A verdict map; a key that is not in it ends the rule.
-    Vmap {
-        key: Vec<Key>,
-        set: Arc<Set>,
-    },
     /// `mark = (mark & keep) ^ value`; `None`: to something that cannot be foretold.
     SetMark {
         connection: bool,
@@ -327,8 +322,6 @@ pub enum Key {
     PacketType,
     /// The owner of the sending socket: never known for a packet that comes in.
     SocketOwner,
-    /// Interface of the route back to the source, restricted to the one it came in by; 0 where there is none.
-    RouteBack,
     /// rpfilter: 1 where the way back to the source leaves by the interface it came in by (`loose`: by any).
     ReversePath {
         loose: bool,
@@ -338,7 +331,7 @@ pub enum Key {
     Unknown(String),
 }
 
-/// A set, a list of alternatives, or the element list of a verdict map.
+/// A list of alternatives.
 #[derive(Debug, Clone, Default)]
 pub struct Set {
     pub elements: Vec<Element>,
@@ -348,7 +341,7 @@ pub struct Set {
 
 impl Set {
     pub fn of(parts: Vec<Part>) -> Set {
-        Set { elements: parts.into_iter().map(|p| Element { parts: vec![p], target: None }).collect(), doubt: None }
+        Set { elements: parts.into_iter().map(|p| Element { parts: vec![p] }).collect(), doubt: None }
     }
 }
 
@@ -356,7 +349,6 @@ impl Set {
 #[derive(Debug, Clone)]
 pub struct Element {
     pub parts: Vec<Part>,
-    pub target: Option<Target>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -158,7 +158,6 @@ pub enum Native {
     /// `add @set`, `update @set`, `delete @set`: packets change the set. With `inner` the element's own limit may end the rule.
     SetUpdate {
         set: Arc<Set>,
-        key: Slot,
         /// `delete`: goes on always.
         delete: bool,
         /// `NFT_DYNSET_F_INV`: goes on only if the element could not be added.
@@ -190,8 +189,6 @@ pub struct Set {
     pub fields: Vec<u8>,
     /// Elements are ranges: `NFT_SET_INTERVAL`.
     pub interval: bool,
-    /// Packets add to it (`NFT_SET_EVAL`), or elements time out.
-    pub dynamic: bool,
     /// Most elements that it may hold (`NFTA_SET_DESC_SIZE`); `None`: as many as come.
     pub size: Option<u32>,
     /// As the kernel lists them.

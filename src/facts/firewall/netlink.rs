@@ -340,7 +340,6 @@ fn of_iptables(table: &Table) -> bool {
 // Sets
 
 const SET_INTERVAL: u32 = 4;
-const SET_EVAL: u32 = 0x20;
 /// Everything up to NFT_SET_EXPR.
 const SET_KNOWN: u32 = 0x1ff;
 const ELEMENT_INTERVAL_END: u32 = 1;
@@ -396,7 +395,6 @@ fn set(fields: &Fields) -> Result<NativeSet> {
         key_len: fields.u32(5)? as usize,
         fields: lengths,
         interval: flags & SET_INTERVAL != 0,
-        dynamic: flags & SET_EVAL != 0,
         size,
         elements: Vec::new(),
         doubt,
@@ -487,10 +485,13 @@ struct Rules<'a> {
     rewritten: Vec<Rewritten>,
 }
 
+/// Family, table and chain as the kernel names them, and where the model has them.
+type Place<'a> = (u8, &'a [u8], &'a [u8], usize, usize);
+
 impl Rules<'_> {
     fn read(&mut self, rules: &[Message], found: &mut [Draft]) -> Result<()> {
         // Rules come chain by chain.
-        let mut place: Option<(u8, &[u8], &[u8], usize, usize)> = None;
+        let mut place: Option<Place> = None;
         for message in rules {
             let fields = Fields::of_message(message)?;
             let number = message.body.first().copied().unwrap_or(0);
@@ -872,7 +873,7 @@ impl Reader<'_, '_> {
         if op > DELETE || flags & !(INVERTED | EXPRESSIONS) != 0 {
             return self.odd("a change of a set", op);
         }
-        self.push(Native::SetUpdate { set, key: f.slot(4)?, delete: op == DELETE, not: flags & INVERTED != 0, inner });
+        self.push(Native::SetUpdate { set, delete: op == DELETE, not: flags & INVERTED != 0, inner });
         Ok(())
     }
 

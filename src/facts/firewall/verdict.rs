@@ -546,22 +546,6 @@ impl Walk<'_> {
                     }
                     Tri::Maybe(why) => open.push(label(why)),
                 },
-                Step::Vmap { key, set } => match self.lookup(place, &path, key, set) {
-                    Found::Sure(Target::Continue) => {}
-                    Found::Sure(target) => {
-                        self.finish(out, path, &open, Some(target), (!counted).then_some((place.table, at)));
-                        return;
-                    }
-                    Found::None => {
-                        out.push((None, path));
-                        return;
-                    }
-                    Found::Maybe(targets, why) => {
-                        open.push(label(why));
-                        choose(out, path, &open, targets);
-                        return;
-                    }
-                },
                 // Without a connection there is no mark of it to read or write.
                 Step::SetMark { connection: true, .. } | Step::CopyMark { .. }
                     if path.untracked || place.state == ct::INVALID => {}
@@ -659,37 +643,6 @@ impl Walk<'_> {
         }
     }
 
-    fn lookup(&self, place: &Place, path: &Path, key: &[Key], set: &Set) -> Found {
-        let values: Vec<Value> = key.iter().map(|k| self.value(place, path, k)).collect();
-        if values.iter().any(|v| matches!(v, Value::Missing)) {
-            return Found::None;
-        }
-        let mut possible = Vec::new();
-        let mut open = set.doubt.clone();
-        // A catch-all element answers only where no other does.
-        let all = |e: &&Element| e.parts.iter().all(|p| *p == Part::Any);
-        let ordered = set.elements.iter().filter(|e| !all(e)).chain(set.elements.iter().filter(all));
-        for element in ordered {
-            let Some(target) = &element.target else { continue };
-            match within(&values, &element.parts) {
-                Tri::Yes if open.is_none() => return Found::Sure(target.clone()),
-                Tri::Yes => {
-                    possible.push(target.clone());
-                    break;
-                }
-                Tri::No => {}
-                Tri::Maybe(why) => {
-                    open = Some(why);
-                    possible.push(target.clone());
-                }
-            }
-        }
-        match open {
-            Some(why) => Found::Maybe(possible, why),
-            None => Found::None,
-        }
-    }
-
     fn value(&self, place: &Place, path: &Path, key: &Key) -> Value {
         let f = self.flight;
         let ports = |(first, last): (u16, u16)| {
@@ -754,7 +707,6 @@ impl Walk<'_> {
             Key::PacketType => Value::Is(0),
             Key::SocketOwner if f.incoming => Value::Missing,
             Key::SocketOwner => Value::Unknown("the owner of the sending socket".to_owned()),
-            Key::RouteBack => self.reverse_path(path, false),
             Key::ReversePath { loose, .. } => self.reverse_path(path, *loose),
             // Never a fragment: conntrack puts them together first. Whether DF is set depends on the client.
             Key::FragmentField => Value::Unknown("the don't-fragment bit".to_owned()),
@@ -857,23 +809,6 @@ impl Walk<'_> {
         };
         named.to_owned()
     }
-}
-
-enum Found {
-    Sure(Target),
-    Maybe(Vec<Target>, String),
-    None,
-}
-
-/// One of the targets, or none.
-fn choose(out: &mut Vec<(Option<Target>, Path)>, mut path: Path, open: &[String], targets: Vec<Target>) {
-    for target in targets {
-        let mut taken = path.clone();
-        taken.assume(open, true);
-        out.push((Some(target), taken));
-    }
-    path.assume(open, false);
-    out.push((None, path));
 }
 
 /// The state in which an undecided condition did not hold goes its own way, before the other one is changed.

@@ -1216,8 +1216,8 @@ mod tests {
 
     #[test]
     fn a_set_that_packets_change_is_taken_as_it_stands() {
-        let addresses = || Set { dynamic: true, size: Some(2), ..set(4, vec![element(&[10, 1, 2, 3], None)]) };
-        let add = |set, delete| Native::SetUpdate { set: Arc::new(set), key: 4, delete, not: false, inner: Vec::new() };
+        let addresses = || Set { size: Some(2), ..set(4, vec![element(&[10, 1, 2, 3], None)]) };
+        let add = |set, delete| Native::SetUpdate { set: Arc::new(set), delete, not: false, inner: Vec::new() };
         assert_eq!(last(&[load(Base::Network, 12, 4), look(addresses())]), Ran::Next);
         assert_eq!(last(&[add(addresses(), false)]), Ran::Changed { set: "s".to_owned(), perhaps: None });
         let mut full = addresses();
