@@ -128,12 +128,6 @@ impl Fake {
         self
     }
 
-    /// Loading these into a scratch namespace ends like this.
-    pub fn scratch_ends(mut self, loads: Vec<Load>, end: Got<Loaded>) -> Self {
-        self.scratches.insert(loads, end);
-        self
-    }
-
     pub fn call(self, call: rpc::Call, term: impl Into<eetf::Term>) -> Self {
         self.call_ends(call, Ok(term.into()))
     }
@@ -161,18 +155,6 @@ impl Fake {
     /// A dump of nf_tables (default: the kernel has none).
     pub fn nf_tables(mut self, dump: Got<Vec<u8>>) -> Self {
         self.nf_tables = dump;
-        self
-    }
-
-    /// A dump of ipsets (default: the kernel has none).
-    pub fn ip_sets(mut self, dump: Got<Vec<u8>>) -> Self {
-        self.ip_sets = dump;
-        self
-    }
-
-    /// A dump of links, addresses and routes.
-    pub fn routing(mut self, dump: Got<Vec<u8>>) -> Self {
-        self.routing = dump;
         self
     }
 

@@ -346,7 +346,7 @@ mod tests {
         let inside = ns.within(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()).unwrap();
         assert_ne!(inside, before);
         assert_eq!(std::fs::read_link(ns.path()).unwrap(), inside);
-        ns.interface("eth0", 7).unwrap();
+        ns.within(|| interface("eth0", 7)).unwrap().unwrap();
         let text = ns.run(&["ip", "-o", "link"], None, LIMIT).unwrap();
         let text = String::from_utf8_lossy(&text.stdout).into_owned();
         assert!(text.contains("7: eth0") && text.contains("lo: <LOOPBACK,UP"), "{text}");

@@ -529,7 +529,7 @@ fn consistent(rule: &str) -> bool {
         || rule.contains("dnat ip ");
     let v6 = rule.contains("ip6 ") || rule.contains("nfproto ipv6");
     let th = rule.contains("th dport") || rule.contains("th sport");
-    !(tcp && other) && !(v4 && v6) && !(th && !tcp && !rule.contains("l4proto")) && !(rule.contains("exthdr") && v4)
+    !(tcp && other || v4 && v6) && !(th && !tcp && !rule.contains("l4proto")) && !(rule.contains("exthdr") && v4)
 }
 
 fn ports(rng: &mut Rng) -> String {

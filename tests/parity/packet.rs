@@ -150,9 +150,9 @@ pub fn read(me: [u8; 6], bytes: &[u8]) -> Option<Heard> {
         0x0800 => {
             let header = usize::from(body.first()? & 15) * 4;
             let inner = body.get(header..)?;
-            match body.get(9)? {
-                &TCP => tcp(inner),
-                &ICMP if *inner.first()? == 3 => {
+            match *body.get(9)? {
+                TCP => tcp(inner),
+                ICMP if *inner.first()? == 3 => {
                     let quoted = inner.get(8..)?;
                     let port = be16(quoted, usize::from(quoted.first()? & 15) * 4)?;
                     Some(Heard::Probe { port, answer: Answer::Icmp { kind: inner[0], code: inner[1] } })
@@ -162,9 +162,9 @@ pub fn read(me: [u8; 6], bytes: &[u8]) -> Option<Heard> {
         }
         0x86dd => {
             let inner = body.get(40..)?;
-            match body.get(6)? {
-                &TCP => tcp(inner),
-                &ICMP6 if *inner.first()? < 128 => {
+            match *body.get(6)? {
+                TCP => tcp(inner),
+                ICMP6 if *inner.first()? < 128 => {
                     let port = be16(inner, 48)?;
                     Some(Heard::Probe { port, answer: Answer::Icmp { kind: inner[0], code: inner[1] } })
                 }

@@ -356,10 +356,6 @@ struct Files {
 }
 
 impl Files {
-    fn output(mut self, command: Command, code: i32, stdout: &str, stderr: &str) -> Files {
-        self.outputs.insert(command, Output { code: Some(code), stdout: stdout.into(), stderr: stderr.into() });
-        self
-    }
     fn nf_tables(mut self, dump: Got<Vec<u8>>) -> Files {
         self.nf_tables = Some(dump);
         self
