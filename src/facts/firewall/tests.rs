@@ -311,7 +311,8 @@ fn no_bytes_make_the_readers_panic() {
         let bytes = std::fs::read(&path).unwrap();
         let whole = netlink::tables(&bytes, &|_| None).is_ok() || super::ip_sets::read(&bytes).is_ok();
         assert!(whole, "{}", path.display());
-        for at in 0..bytes.len() {
+        // Not all places of a long one: that takes minutes, and cargo-fuzz looks further anyway.
+        for at in (0..bytes.len()).step_by(1 + bytes.len() / 400) {
             assert!(netlink::tables(&bytes[..at], &|_| None).is_err());
             let _ = super::ip_sets::read(&bytes[..at]);
             for change in [0xff, 0x01, 0x80] {
