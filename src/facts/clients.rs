@@ -249,7 +249,10 @@ fn over_ipv6(facts: &Facts, intent: &ClientIntent, from: &str, port: &Fact<i64>,
     let address = addresses.iter().find(|a| a.v6 && a.up && a.scope == "global");
     let Some(address) = address.filter(|_| listens) else { return Fact::Known(None) };
     let way = WayIn { to: address.address.parse().ok(), interface: Some(address.interface.clone()) };
-    verdict(&facts.firewall, "any", port, &Fact::Known(way)).map(Some)
+    let verdict = verdict(&facts.firewall, "any", port, &Fact::Known(way));
+    // Without a route to the world nobody out there expects an answer over IPv6: no packet filter is to blame.
+    let routed = |v: &Verdict| v.decided_by.as_ref().is_none_or(|d| !d.is_routing());
+    verdict.map(|v| Some(v).filter(routed))
 }
 
 fn refusal(firewall: &Fact<Firewall>, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<Option<Refusal>> {

@@ -156,7 +156,12 @@ pub struct DecidingRule {
 impl DecidingRule {
     /// It is a chain's policy.
     pub fn is_policy(&self) -> bool {
-        self.handle_or_line.is_none() && self.table != "routing"
+        self.handle_or_line.is_none() && !self.is_routing()
+    }
+
+    /// No packet filter decides, but the routing tables or a sysctl.
+    pub fn is_routing(&self) -> bool {
+        self.table == "routing"
     }
 
     /// iptables counts rules from 1; nft names them by handle.
