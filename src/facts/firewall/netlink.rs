@@ -339,6 +339,7 @@ fn of_iptables(table: &Table) -> bool {
 
 // Sets
 
+const MAX_KEY: usize = 64;
 const SET_INTERVAL: u32 = 4;
 /// Everything up to NFT_SET_EXPR.
 const SET_KNOWN: u32 = 0x1ff;
@@ -392,7 +393,7 @@ fn set(fields: &Fields) -> Result<NativeSet> {
     let doubt = (flags & !SET_KNOWN != 0).then(|| format!("the set @{name} with flags {flags:#x} that are not known here"));
     Ok(NativeSet {
         name,
-        key_len: fields.u32(5)? as usize,
+        key_len: key_len(&fields)?,
         fields: lengths,
         interval: flags & SET_INTERVAL != 0,
         size,
@@ -483,6 +484,14 @@ struct Rules<'a> {
     set_names: SetNames<'a>,
     /// Header fields that rules write.
     rewritten: Vec<Rewritten>,
+}
+
+/// Bytes of a set's key; the register file has no more than `NFT_DATA_VALUE_MAXLEN`.
+fn key_len(fields: &Fields) -> Result<usize> {
+    match fields.u32(5)? as usize {
+        len if len <= MAX_KEY => Ok(len),
+        len => Err(format!("a set with keys of {len} bytes")),
+    }
 }
 
 /// Family, table and chain as the kernel names them, and where the model has them.

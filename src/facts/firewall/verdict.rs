@@ -17,8 +17,9 @@ const MAX_DEPTH: usize = 20;
 /// More states than this at one rule means that the ruleset cannot be decided in reasonable time.
 const MAX_STATES: usize = 64;
 
-/// Chains that jump to one another twice and more may ask this many rules about one packet without ever coming to an end.
-const MAX_ASKED: usize = 2_000_000;
+/// Chains that jump to one another twice and more could be asked about one packet without ever coming to an end: this many times
+/// a rule is asked about a state, or a state ends.
+const MAX_ASKED: usize = 1_000_000;
 
 /// One packet on its way through the hooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -409,6 +410,7 @@ impl Walk<'_> {
             if !self.options.skip.is_empty() && self.options.skip.contains(&(place.table, chain, r)) {
                 continue;
             }
+            let (states, ended) = (current.len(), exits.len());
             for path in current.drain(..) {
                 self.rule(place, (chain, r), rule, path, &mut out);
                 for (target, path) in out.drain(..) {
@@ -422,7 +424,7 @@ impl Walk<'_> {
             if current.len() > 1 {
                 current = joined(current);
             }
-            place.asked.set(place.asked.get() + 1);
+            place.asked.set(place.asked.get() + states + (exits.len() - ended));
             let too_many = if current.len() > MAX_STATES { "undecided conditions" } else { "rules behind jumps" };
             if current.len() > MAX_STATES || place.asked.get() > MAX_ASKED {
                 let end = End::Undecided(format!("too many {too_many}"));
