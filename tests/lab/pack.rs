@@ -1,7 +1,7 @@
 //! A pack of faults from a folder, each the whole way on a host of its own, with one table at the end.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ const STAGES: [&str; 7] = ["client", "audit", "fix", "connects", "undo", "reboot
 /// `[DIR] [ID…] [--suite S] [--jobs N]`
 pub fn run(args: &[String]) -> Result<()> {
     let mut suites = vec!["bullseye", "bookworm", "trixie"];
-    let (mut dir, mut ids, mut jobs) = (PathBuf::from("/work/shared/faults"), Vec::new(), 1);
+    let (mut dir, mut ids, mut jobs) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/faults"), Vec::new(), 1);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
