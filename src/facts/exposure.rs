@@ -123,8 +123,11 @@ fn service(facts: &Facts, port: i64) -> String {
     }
 }
 
-/// Where conditions of the ruleset on the source begin and end, for IPv4 and IPv6.
-fn starts(firewall: &Fact<Firewall>) -> [Vec<u128>; 2] {
+/// Where conditions of the ruleset on the source begin and end; or why ranges do not tell what it does.
+type Starts = (Vec<u128>, Option<&'static str>);
+
+/// For IPv4 and IPv6.
+fn starts(firewall: &Fact<Firewall>) -> [Starts; 2] {
     let of = |v6: bool| firewall.known().map(|f| f.source_starts(v6)).unwrap_or_default();
     [of(false), of(true)]
 }
@@ -217,7 +220,7 @@ struct View<'a> {
     firewall: &'a Fact<Firewall>,
     classes: &'a [Class],
     local: &'a BTreeSet<u128>,
-    starts: [Vec<u128>; 2],
+    starts: [Starts; 2],
 }
 
 /// What one class makes of one port.
@@ -283,6 +286,9 @@ impl View<'_> {
             return Look { reach: reach(class, &to.to_string(), firewall.verdict(&packet(to))), undeclared: None };
         }
         let declared: Vec<Range> = declared.iter().flatten().filter(|(v6, _)| *v6 == class.v6).map(|(_, range)| *range).collect();
+        if let Some(why) = self.starts[usize::from(class.v6)].1 {
+            return plain("unknown", why);
+        }
         let (parts, complete) = self.parts(class, &declared);
         let mut last: Option<Look> = None;
         for (range, known) in parts {
@@ -311,7 +317,7 @@ impl View<'_> {
     /// The widest parts of a class that the ruleset or the declaration tell apart, with whether they are declared; and whether these
     /// are all.
     fn parts(&self, class: &Class, declared: &[Range]) -> (Vec<(Range, bool)>, bool) {
-        let starts = &self.starts[usize::from(class.v6)];
+        let starts = &self.starts[usize::from(class.v6)].0;
         let edges: Vec<u128> = declared.iter().flat_map(|(a, b)| [Some(*a), b.checked_add(1)]).flatten().collect();
         let mut parts = Vec::new();
         for (first, last) in &class.ranges {
@@ -472,7 +478,7 @@ mod tests {
         let firewall = Fact::Unknown("not root".to_owned());
         let (classes, local) = (of_host(), BTreeSet::new());
         let drops = span("10.9.0.0/16").map(|(_, a, b)| [a, b + 1]).unwrap().to_vec();
-        let view = View { firewall: &firewall, classes: &classes, local: &local, starts: [drops, Vec::new()] };
+        let view = View { firewall: &firewall, classes: &classes, local: &local, starts: [(drops, None), Starts::default()] };
         let private = classes.iter().find(|c| c.name == "private").unwrap();
         let all = span("10.8.0.0/16").map(|(_, a, b)| (a, b)).unwrap();
         let (parts, complete) = view.parts(private, &[all]);
@@ -513,7 +519,7 @@ mod tests {
     fn what_cannot_be_evaluated_is_unknown() {
         let firewall = Fact::Unknown("not root".to_owned());
         let (classes, local) = (of_host(), BTreeSet::new());
-        let view = View { firewall: &firewall, classes: &classes, local: &local, starts: [Vec::new(), Vec::new()] };
+        let view = View { firewall: &firewall, classes: &classes, local: &local, starts: Default::default() };
         let of = |s: &Socket| view.exposed("amqp".into(), s.port, &[s], &Intent::default());
         assert_eq!(of(&socket("::", 5672, true)).open_to, Fact::Unknown("not root".into()));
         let local_only = of(&socket("127.0.0.1", 5672, false));

@@ -1,7 +1,7 @@
 //! Which parts of a network of clients a rule of nf_tables can tell apart: where the client's address is loaded, and what it is
 //! compared with.
 
-use super::model::{Hook, Step, Table, Target};
+use super::model::{Hook, IpSetPart, Key, Model, Part, Step, Table, Target, Test};
 use super::native::{Base, Bitwise, Compare, Data, Element, Native, Set, Slot, fib};
 use super::vm::keys;
 use std::collections::HashMap;
@@ -322,6 +322,66 @@ impl Pass<'_> {
     fn taint(&mut self, from: Slot, len: usize) {
         if self.get(from, len).iter().any(|o| matches!(o, Origin::Client(..) | Origin::Mixed)) {
             self.bounds.unclear = true;
+        }
+    }
+}
+
+/// Sets of sets in one another; the kernel allows one level.
+const MAX_SETS: usize = 4;
+
+/// Adds what one test of iptables tells apart: the source of what comes in, the destination of what goes out.
+pub fn of_test(test: &Test, model: &Model, incoming: bool, bounds: &mut Bounds) {
+    let client = |key: &Key| match key {
+        Key::Source => incoming,
+        Key::Destination => !incoming,
+        key => matches!(key, Key::OriginalSource | Key::ReplyDestination),
+    };
+    let mut key_of = |key: &Key| match key {
+        // Masks that leave the beginning of an address are ranges by now.
+        Key::Masked(inner, _) if client(inner) => bounds.unclear = true,
+        Key::SourceType | Key::ReversePath { .. } if incoming => bounds.routes = true,
+        Key::DestinationType if !incoming => bounds.routes = true,
+        Key::TypeOnInterface { source, .. } if *source == incoming => bounds.routes = true,
+        _ => {}
+    };
+    match test {
+        Test::Is { key, part, .. } => {
+            key_of(key);
+            if let Part::Span(low, high) = part
+                && client(key)
+            {
+                bounds.ranges.push((*low, *high));
+            }
+        }
+        Test::In { key, set, .. } => {
+            key.iter().for_each(&mut key_of);
+            for (field, _) in key.iter().enumerate().filter(|(_, k)| client(k)) {
+                let spans = set.elements.iter().filter_map(|e| match e.parts.get(field) {
+                    Some(Part::Span(low, high)) => Some((*low, *high)),
+                    _ => None,
+                });
+                bounds.ranges.extend(spans);
+            }
+        }
+        Test::AnyBit { key, .. } => {
+            key_of(key);
+            bounds.unclear |= client(key);
+        }
+        Test::Either(tests) => tests.iter().for_each(|test| of_test(test, model, incoming, bounds)),
+        Test::IpSet { name, source, .. } => of_ip_set(name, source, model, incoming, MAX_SETS, bounds),
+        Test::Undecided(_) => {}
+    }
+}
+
+fn of_ip_set(name: &str, source: &[bool], model: &Model, incoming: bool, depth: usize, bounds: &mut Bounds) {
+    let Some(set) = model.ip_sets.get(name).filter(|_| depth > 0) else { return };
+    for element in &set.elements {
+        for (dimension, part) in element.parts.iter().enumerate() {
+            match part {
+                IpSetPart::Addresses(low, high) if source.get(dimension) == Some(&incoming) => bounds.ranges.push((*low, *high)),
+                IpSetPart::Set(inner) => of_ip_set(inner, source, model, incoming, depth - 1, bounds),
+                _ => {}
+            }
         }
     }
 }

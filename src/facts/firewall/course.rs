@@ -791,6 +791,42 @@ mod tests {
     }
 
     #[test]
+    fn chains_beside_conntrack_are_judged_both_ways() {
+        let at = |priority: i64, save: &str| {
+            let mut fw = host(save, false);
+            let chains = fw.model.tables.iter_mut().filter(|t| t.name == "mangle").flat_map(|t| &mut t.chains);
+            chains.filter_map(|c| c.base.as_mut()).for_each(|b| b.priority = priority);
+            to(&fw, "10.0.0.9", "10.0.0.2", "eth0")
+        };
+        let mangle = |rule: &str| format!("*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING {rule} -j DROP\nCOMMIT\n");
+        let invalid = mangle("-m conntrack --ctstate INVALID");
+        let verdicts = [-201, -200, -199].map(|priority| at(priority, &invalid));
+        assert_eq!(verdicts.each_ref().map(|v| v.verdict.as_str()), ["drop", "depends", "accept"]);
+        assert!(verdicts[1].depends_on[0].contains("connection tracking was registered"), "{:?}", verdicts[1]);
+        assert_eq!(verdicts[1].outcomes.len(), 2);
+        assert_eq!(at(-200, &mangle("-p tcp -m tcp --dport 5672")).verdict, "drop");
+        assert_eq!(at(-200, &mangle("-p tcp -m tcp --dport 22")).verdict, "accept");
+        let redirect =
+            "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 5672 -j REDIRECT --to-ports 5673\nCOMMIT\n";
+        let both = format!("{redirect}{}", mangle("-p tcp -m tcp --dport 5672"));
+        assert_eq!([-101, -100, -99].map(|priority| at(priority, &both).verdict), ["drop", "depends", "accept"]);
+    }
+
+    #[test]
+    fn either_order_of_engines_is_compared_in_all_that_a_client_sees() {
+        let two = |legacy: &str, nft: &str| {
+            let mut fw = host(legacy, false);
+            fw.model.tables.extend(iptables::tables(&iptables_save::parse(nft).unwrap(), Engine::IptablesNft, false));
+            to(&fw, "10.0.0.9", "10.0.0.2", "eth0")
+        };
+        let redirect = |port: &str| DNAT.replace("DNAT --to-destination 10.1.0.9:5673", &format!("REDIRECT --to-ports {port}"));
+        let v = two(&redirect("5673"), &redirect("5674"));
+        assert_eq!((v.verdict.as_str(), v.sees.as_str()), ("depends", "connected"));
+        assert!(v.depends_on[0].contains("iptables-legacy was registered before"), "{v:?}");
+        assert_eq!(two(&redirect("5673"), &redirect("5673")).verdict, "accept");
+    }
+
+    #[test]
     fn resets_of_established_connections() {
         let rules = "*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A INPUT -p tcp -m conntrack --ctstate ESTABLISHED -j REJECT --reject-with tcp-reset\nCOMMIT\n";
         let v = judged(rules, "10.0.0.9", "eth0");

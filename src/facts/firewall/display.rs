@@ -4,6 +4,7 @@
 use super::model::*;
 use super::native::{self, Bitwise, Compare, Native, Slot};
 use crate::formats::iptables_save::{self, Save};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -34,6 +35,15 @@ pub fn label(tables: &mut [Table], nft_text: Option<&str>, saves: [Option<&str>;
             }
         }
     }
+}
+
+/// The words of one rule; of a ruleset that is too large to be printed as a whole, printed now.
+pub fn words<'a>(table: &Table, chain: &Chain, rule: &'a Rule) -> Cow<'a, str> {
+    if !rule.text.is_empty() {
+        return Cow::Borrowed(&rule.text);
+    }
+    let style = if table.engine == Engine::Nftables { Style::Nft } else { Style::Iptables };
+    Cow::Owned(printed(rule, &chain.name, table.family, style))
 }
 
 /// Lines of a save belong to rules by position, if the chain has as many.

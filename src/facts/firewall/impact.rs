@@ -59,16 +59,25 @@ pub enum Impact {
     More(Vec<String>),
     /// Not what was to change.
     Unchanged,
+    /// Cannot be told, and why.
+    Unclear(String),
 }
 
 /// Ports besides the asked one: RabbitMQ's, ssh, and one that no rule names.
 const PORTS: [u16; 10] = [22, 1883, 4369, 5671, 5672, 15672, 15692, 25672, 61613, 40127];
 /// Rules walked before the comparison is cut to a part of the classes.
 const WORK: usize = 20_000_000;
+/// Why some hosts do not stand for the others.
+pub const BITS: &str = "the ruleset looks at single bits of the clients' addresses: which of them it treats alike cannot be told";
 /// Other changes that are named.
 const NAMED: usize = 3;
 
 impl Firewall {
+    /// Why clients of a network cannot be told apart by ranges, if they cannot.
+    pub fn unclear(&self, v6: bool, first: u128, last: u128) -> Option<&'static str> {
+        self.class_starts(v6, first, last).1.then_some(BITS)
+    }
+
     /// The first host of a network whose connection does not come to be, with the place that decides it.
     pub fn refusal(&self, from: &str, destination: IpAddr, port: u16, interface: &str) -> Option<Refusal> {
         let (v6, first, last) = model::span(from)?;
@@ -134,7 +143,10 @@ impl Firewall {
         let (mut cells, mut all, mut wanted) = (0, 0, 0);
         for v6 in [false, true] {
             let Some(to) = (if local.is_ipv6() == v6 { Some(local) } else { self.own_address(v6) }) else { continue };
-            let classes = self.classes(after, v6, allowed);
+            let (classes, unclear) = self.classes(after, v6, allowed);
+            if unclear {
+                return Impact::Unclear(BITS.to_owned());
+            }
             let most = (WORK / (rules * ports.len() * interfaces.len() * 2)).max(16);
             let step = classes.len().div_ceil(most).max(1);
             all += classes.len() * ports.len() * interfaces.len();
@@ -183,11 +195,11 @@ impl Firewall {
         fates.into_iter().map(|fate| fate.outcome).collect()
     }
 
-    /// One address of each class of sources that either model tells apart.
-    fn classes(&self, after: &Firewall, v6: bool, allowed: &Allowed) -> Vec<u128> {
+    /// One address of each class of sources that either model tells apart; and whether either tells more apart than ranges.
+    fn classes(&self, after: &Firewall, v6: bool, allowed: &Allowed) -> (Vec<u128>, bool) {
         let end = if v6 { u128::MAX } else { u32::MAX.into() };
-        let mut starts: BTreeSet<u128> = self.class_starts(v6, 0, end).0.into_iter().collect();
-        starts.extend(after.class_starts(v6, 0, end).0);
+        let (before, after) = (self.class_starts(v6, 0, end), after.class_starts(v6, 0, end));
+        let mut starts: BTreeSet<u128> = before.0.into_iter().chain(after.0).collect();
         for (_, first, last) in allowed.sources.iter().filter(|(of, ..)| *of == v6) {
             starts.insert(*first);
             starts.insert(if first < last { first + 1 } else { *first });
@@ -196,7 +208,7 @@ impl Firewall {
         let never = NEVER_CLIENTS.iter().filter_map(|name| model::span(name)).filter(|never| never.0 == v6);
         let never: Vec<(u128, u128)> = never.map(|(_, low, high)| (low, high)).collect();
         starts.retain(|start| !never.iter().any(|(low, high)| low <= start && start <= high));
-        starts.into_iter().collect()
+        (starts.into_iter().collect(), before.1 || after.1)
     }
 
     /// Interfaces that are up, the asked one, and one that no rule names.

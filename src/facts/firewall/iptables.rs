@@ -109,6 +109,19 @@ enum Pending {
     Ipv6Header(u8, u8, bool),
 }
 
+/// An option with its values, to be named where it is not known here.
+struct Shown<'a> {
+    option: &'a str,
+    not: bool,
+    values: &'a [&'a str],
+}
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}{} {}", if self.not { "! " } else { "" }, self.option, self.values.join(" "))
+    }
+}
+
 struct Reader<'a> {
     words: &'a [Word<'a>],
     next: usize,
@@ -146,10 +159,10 @@ impl<'a> Reader<'a> {
         values
     }
 
-    fn is(&mut self, key: Key, part: Option<Part>, not: bool, shown: &str) {
+    fn is(&mut self, key: Key, part: Option<Part>, not: bool, shown: &Shown) {
         match part {
             Some(part) => meaning::is(&mut self.steps, key, part, not),
-            None => self.undecided(shown),
+            None => self.unknown(shown),
         }
     }
 
@@ -157,10 +170,14 @@ impl<'a> Reader<'a> {
         meaning::undecided(&mut self.steps, why.trim());
     }
 
-    fn ports(&mut self, key: Key, value: &str, not: bool, shown: &str) {
+    fn unknown(&mut self, shown: &Shown) {
+        self.undecided(&shown.to_string());
+    }
+
+    fn ports(&mut self, key: Key, value: &str, not: bool, shown: &Shown) {
         match ports(value) {
             Some(ranges) => meaning::ports(&mut self.steps, key, &ranges, not),
-            None => self.undecided(shown),
+            None => self.unknown(shown),
         }
     }
 
@@ -260,7 +277,7 @@ impl<'a> Reader<'a> {
         }
         let values = self.values(option);
         let value = values.first().copied().unwrap_or("");
-        let shown = format!("{}{option} {}", if not { "! " } else { "" }, values.join(" "));
+        let shown = Shown { option, not, values: &values };
         if self.basic(option, value, not, &shown) {
             return;
         }
@@ -298,12 +315,12 @@ impl<'a> Reader<'a> {
             "pkttype",
         ];
         if decided.contains(&self.module) {
-            self.undecided(&shown);
+            self.unknown(&shown);
         }
     }
 
     /// Options of iptables itself.
-    fn basic(&mut self, option: &str, value: &'a str, not: bool, shown: &str) -> bool {
+    fn basic(&mut self, option: &str, value: &'a str, not: bool, shown: &Shown) -> bool {
         match option {
             "-s" | "--source" | "--src" => self.address(Key::Source, value, not, shown),
             "-d" | "--destination" | "--dst" => self.address(Key::Destination, value, not, shown),
@@ -397,7 +414,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Options that are a test each.
-    fn single(&mut self, option: &str, values: &[&str], not: bool, shown: &str) -> bool {
+    fn single(&mut self, option: &str, values: &[&str], not: bool, shown: &Shown) -> bool {
         let value = values.first().copied().unwrap_or("");
         let module = self.module;
         match option {
@@ -407,15 +424,15 @@ impl<'a> Reader<'a> {
             "--sport" | "--source-port" | "--sports" | "--source-ports" => self.ports(Key::SourcePort, value, not, shown),
             "--ports" | "--port" => match ports(value) {
                 Some(ranges) => meaning::either_port(&mut self.steps, &ranges, not),
-                None => self.undecided(shown),
+                None => self.unknown(shown),
             },
             "--syn" => meaning::tcp_flags(&mut self.steps, 0x17, 2, not),
             "--tcp-flags" => match (flags(value), values.get(1).and_then(|v| flags(v))) {
                 (Some(mask), Some(set)) => meaning::tcp_flags(&mut self.steps, mask, set, not),
-                _ => self.undecided(shown),
+                _ => self.unknown(shown),
             },
             "--tcp-option" => {
-                self.is(value.parse().map_or(Key::Unknown(shown.to_owned()), Key::TcpOption), Some(exactly(1)), not, shown)
+                self.is(value.parse().map_or(Key::Unknown(shown.to_string()), Key::TcpOption), Some(exactly(1)), not, shown)
             }
             "--src-range" => self.is(Key::Source, range(value), not, shown),
             "--dst-range" => self.is(Key::Destination, range(value), not, shown),
@@ -425,15 +442,15 @@ impl<'a> Reader<'a> {
             }
             "--mark" if matches!(module, "mark" | "connmark") => match masked(value) {
                 Some((value, mask)) => meaning::mark(&mut self.steps, module == "connmark", value, mask, not),
-                None => self.undecided(shown),
+                None => self.unknown(shown),
             },
             "--icmp-type" | "--icmpv6-type" => match icmp_type(value, self.v6) {
                 Some((kind, codes)) => meaning::icmp(&mut self.steps, kind, codes, not),
-                None => self.undecided(shown),
+                None => self.unknown(shown),
             },
             "--mac-source" => match mac(value) {
                 Some(address) => meaning::mac(&mut self.steps, address, not),
-                None => self.undecided(shown),
+                None => self.unknown(shown),
             },
             "--length" => self.is(Key::Length, length(value), not, shown),
             "--ttl-eq" | "--ttl" | "--hl-eq" | "--hl" => self.ttl(if not { Order::NotEqual } else { Order::Equal }, value, shown),
@@ -441,15 +458,15 @@ impl<'a> Reader<'a> {
             "--ttl-gt" | "--hl-gt" => self.ttl(Order::Greater, value, shown),
             "--dscp" => match number_of(value).and_then(|v| u8::try_from(v).ok()).filter(|v| *v < 64) {
                 Some(value) => meaning::dscp(&mut self.steps, value, not),
-                None => self.undecided(shown),
+                None => self.unknown(shown),
             },
             "--dscp-class" => match dscp_class(value) {
                 Some(value) => meaning::dscp(&mut self.steps, value, not),
-                None => self.undecided(shown),
+                None => self.unknown(shown),
             },
             "--tos" => match tos(value) {
                 Some((value, mask)) => meaning::masked(&mut self.steps, Key::Tos, value.into(), mask.into(), not),
-                None => self.undecided(shown),
+                None => self.unknown(shown),
             },
             "--physdev-in" | "--physdev-out" | "--physdev-is-in" | "--physdev-is-out" | "--physdev-is-bridged" => {
                 meaning::physdev(&mut self.steps, not)
@@ -469,14 +486,14 @@ impl<'a> Reader<'a> {
         true
     }
 
-    fn ttl(&mut self, order: Order, value: &str, shown: &str) {
+    fn ttl(&mut self, order: Order, value: &str, shown: &Shown) {
         match value.parse() {
             Ok(value) => meaning::ttl(&mut self.steps, order, value),
-            Err(_) => self.undecided(shown),
+            Err(_) => self.unknown(shown),
         }
     }
 
-    fn address(&mut self, key: Key, value: &str, not: bool, shown: &str) {
+    fn address(&mut self, key: Key, value: &str, not: bool, shown: &Shown) {
         // Files written by people may list several addresses, which become as many rules.
         let parts: Option<Vec<Part>> =
             value.split(',').map(|one| span(one).filter(|(v6, ..)| *v6 == self.v6).map(|(_, a, b)| Part::Span(a, b))).collect();
@@ -488,7 +505,7 @@ impl<'a> Reader<'a> {
             Some((Ok(address), Ok(mask))) if address.is_ipv6() == self.v6 && mask.is_ipv6() == self.v6 => {
                 meaning::address(&mut self.steps, key, number(address), number(mask), self.v6, not)
             }
-            _ => self.undecided(shown),
+            _ => self.unknown(shown),
         }
     }
 

@@ -199,14 +199,17 @@ impl Firewall {
         if let Err(why) = self.readable(packet) {
             return Fact::Unknown(why);
         }
-        let mut fates = self.fates(packet, &Options::default());
-        self.find_neighbours(packet, &mut fates);
+        let (options, orders) = self.orders(packet.destination.is_ipv6());
+        let fates = self.all_fates(packet, &options);
         let mut verdict = self.summed_up(&fates);
-        if self.order_unknown() {
-            let reversed = self.summed_up(&self.fates(packet, &Options { legacy_last: true, ..Options::default() }));
-            if (&verdict.verdict, &verdict.reject_with) != (&reversed.verdict, &reversed.reject_with) {
-                verdict = Verdict { verdict: "depends".to_owned(), reject_with: None, sees: "unknown".to_owned(), ..verdict };
-                verdict.depends_on.push("whether iptables-legacy or nf_tables was registered first".to_owned());
+        for (options, order) in orders {
+            let other = self.summed_up(&self.all_fates(packet, &options));
+            if verdict.differs(&other) {
+                let part = |verdict: &Verdict, when: &str| verdict.of_part(&format!("{when} {order}"));
+                let outcomes = [part(&verdict, "unless"), part(&other, "if")].concat();
+                let sees = if verdict.sees == other.sees { other.sees } else { "unknown".to_owned() };
+                verdict = Verdict { verdict: "depends".to_owned(), reject_with: None, sees, outcomes, ..verdict };
+                verdict.depends_on.push(format!("whether {order}"));
             }
         }
         if verdict.verdict == "accept" {
@@ -272,7 +275,7 @@ impl Firewall {
         if groups.len() > 1 {
             let shown: Vec<String> =
                 groups.iter().map(|(v, hosts)| format!("{}: {}", hosts_text(v6, hosts), v.verdict)).collect();
-            let outcomes = groups.iter().flat_map(|(v, hosts)| v.of_part(&hosts_text(v6, hosts))).collect();
+            let outcomes = groups.iter().flat_map(|(v, hosts)| v.of_part(&format!("from {}", hosts_text(v6, hosts)))).collect();
             let mut verdict = groups.swap_remove(0).0;
             verdict.outcomes = outcomes;
             verdict.depends_on.insert(0, format!("parts of {from} are treated differently: {}", shown.join(", ")));
@@ -283,6 +286,31 @@ impl Firewall {
             Some((verdict, _)) => Fact::Known(verdict),
             None => Fact::Unknown(format!("{from} is empty")),
         }
+    }
+
+    /// Everything that may happen, the search for this host's link address included.
+    fn all_fates(&self, packet: &Packet, options: &Options) -> Vec<Fate> {
+        let mut fates = self.fates(packet, options);
+        self.find_neighbours(packet, options, &mut fates);
+        fates
+    }
+
+    /// An order in which the kernel may call what hangs at one priority; others that it may call it in as well, and when it does.
+    fn orders(&self, v6: bool) -> (Options, Vec<(Options, &'static str)>) {
+        let seen = self.model.tables.iter().filter(|t| t.family.sees(v6)).flat_map(|t| &t.chains);
+        let beside = |c: &model::Chain| c.base.as_ref().is_some_and(verdict::beside_conntrack) && !c.rules.is_empty();
+        let chains_first = seen.into_iter().any(beside).then_some(false);
+        let usual = Options { chains_first, ..Options::default() };
+        let mut others = Vec::new();
+        if self.order_unknown() {
+            let legacy = Options { legacy_last: true, ..usual.clone() };
+            others.push((legacy, "iptables-legacy was registered before nf_tables"));
+        }
+        if chains_first.is_some() {
+            let first = Options { chains_first: Some(true), ..usual.clone() };
+            others.push((first, "connection tracking was registered before a chain of its own priority"));
+        }
+        (usual, others)
     }
 
     /// Legacy and nf_tables both hold rules: user space cannot see which of them the kernel asks first at one priority.
@@ -305,9 +333,11 @@ impl Firewall {
         }
     }
 
-    /// First addresses of the parts of all addresses that conditions on the source may tell apart.
-    pub fn source_starts(&self, v6: bool) -> Vec<u128> {
-        self.class_starts(v6, 0, if v6 { u128::MAX } else { u32::MAX.into() }).0
+    /// First addresses of the parts of all addresses that conditions on the source may tell apart; and why they do not stand for the
+    /// others, where they do not.
+    pub fn source_starts(&self, v6: bool) -> (Vec<u128>, Option<&'static str>) {
+        let (starts, unclear) = self.class_starts(v6, 0, if v6 { u128::MAX } else { u32::MAX.into() });
+        (starts, unclear.then_some(impact::BITS))
     }
 
     /// First addresses of the parts of a range that conditions on the client's address may tell apart; and whether there are
@@ -328,10 +358,11 @@ impl Firewall {
                     let mut of_rule = bounds::Bounds::default();
                     let natives = rule.steps.iter().filter_map(|s| if let model::Step::Native(n) = s { Some(n) } else { None });
                     bounds::of_rule(natives, side, &mut of_rule);
+                    let tests = rule.steps.iter().filter_map(|s| if let model::Step::Test(t) = s { Some(t) } else { None });
+                    tests.for_each(|test| bounds::of_test(test, &self.model, incoming, &mut of_rule));
                     found.append(&mut of_rule.ranges);
                     unclear |= of_rule.unclear;
                     routes |= of_rule.routes;
-                    rule.steps.iter().for_each(|step| client_bounds(step, incoming, &mut |low, high| found.push((low, high))));
                 }
             }
         }
@@ -382,8 +413,8 @@ impl Firewall {
     }
 
     /// The link address of this host has to be found first. Where it cannot be, the client sees that, whatever becomes of a SYN.
-    fn find_neighbours(&self, packet: &Packet, fates: &mut Vec<Fate>) {
-        let mut found = self.neighbour(packet, &Options::default());
+    fn find_neighbours(&self, packet: &Packet, options: &Options, fates: &mut Vec<Fate>) {
+        let mut found = self.neighbour(packet, options);
         let dropped = |f: &Fate| f.outcome != Outcome::Accept;
         if !found.iter().any(dropped) {
             return;
@@ -537,7 +568,7 @@ impl Firewall {
         let table = &self.model.tables[at.table];
         let chain = &table.chains[at.chain];
         let (rule, handle_or_line) = match at.rule {
-            Some(r) => (chain.rules[r].text.clone(), Some(chain.rules[r].number)),
+            Some(r) => (display::words(table, chain, &chain.rules[r]).into_owned(), Some(chain.rules[r].number)),
             None => {
                 let accept = chain.base.as_ref().is_none_or(|b| b.accept);
                 let native = table.engine == model::Engine::Nftables;
@@ -556,8 +587,14 @@ impl Firewall {
 }
 
 impl Verdict {
-    /// What may happen to a part of a network.
-    fn of_part(&self, hosts: &str) -> Vec<Possibility> {
+    /// Whether something else becomes of the connection.
+    fn differs(&self, other: &Verdict) -> bool {
+        let what = |v: &Verdict| (v.verdict.clone(), v.reject_with.clone(), v.sees.clone(), v.delivered_to.clone(), v.forwarded);
+        what(self) != what(other)
+    }
+
+    /// What may happen, under one more condition.
+    fn of_part(&self, condition: &str) -> Vec<Possibility> {
         let whole = Possibility {
             verdict: self.verdict.clone(),
             reject_with: self.reject_with.clone(),
@@ -568,28 +605,9 @@ impl Verdict {
         };
         let mut all = if self.outcomes.is_empty() { vec![whole] } else { self.outcomes.clone() };
         for one in &mut all {
-            one.when.insert(0, format!("from {hosts}"));
+            one.when.insert(0, condition.to_owned());
         }
         all
-    }
-}
-
-/// Ranges of client addresses that a test of iptables tells apart: the source of what comes in, the destination of what goes out.
-fn client_bounds(step: &model::Step, incoming: bool, found: &mut dyn FnMut(u128, u128)) {
-    use model::{Key, Part, Step, Test};
-    let client = if incoming { Key::Source } else { Key::Destination };
-    let mut of_set = |key: &[Key], set: &model::Set| {
-        let Some(field) = key.iter().position(|k| *k == client) else { return };
-        for element in &set.elements {
-            if let Some(Part::Span(low, high)) = element.parts.get(field) {
-                found(*low, *high);
-            }
-        }
-    };
-    match step {
-        Step::Test(Test::In { key, set, .. }) => of_set(key, set),
-        Step::Test(Test::Is { key, part: Part::Span(low, high), .. }) if *key == client => found(*low, *high),
-        _ => {}
     }
 }
 

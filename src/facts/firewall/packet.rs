@@ -3,6 +3,7 @@
 
 use super::native::Base;
 use super::verdict::Flight;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 pub const PORT: &str = "the client's port";
@@ -26,14 +27,14 @@ pub struct Byte {
     pub number: Option<(u16, u16, &'static str)>,
 }
 
-pub struct Got {
-    pub bytes: Vec<Byte>,
+pub struct Got<'a> {
+    pub bytes: Cow<'a, [Byte]>,
     /// Why the load itself may fail.
     pub may_fail: Option<&'static str>,
 }
 
-pub enum Read {
-    Got(Got),
+pub enum Read<'a> {
+    Got(Got<'a>),
     /// Behind the packet's end.
     Missing,
 }
@@ -80,46 +81,66 @@ pub fn length(f: &Flight) -> Option<(u32, u32)> {
     }
 }
 
-/// Reads header bytes (`nft_payload_eval`).
-pub fn read(f: &Flight, load: &Load, outgoing: bool) -> Read {
-    let Ok(offset) = usize::try_from(load.offset) else { return Read::Missing };
-    let network = network(f);
-    let (headers, sure, most) = transport(f);
-    let before = network.len();
-    let mut may_fail = None;
-    let mut bytes: Vec<Byte> = Vec::new();
-    let start = match load.base {
-        // The TCP header ends where the packet ends: a SYN and a bare ACK hold no data.
-        Base::Inner if f.protocol == 6 => return Read::Missing,
-        Base::Inner => {
-            return Read::Got(Got {
-                bytes: vec![open("what the packet holds"); load.len],
-                may_fail: Some("what the packet holds"),
-            });
-        }
-        // It has not been written yet.
-        Base::Link if outgoing => return Read::Missing,
-        Base::Link => {
-            may_fail = Some("the packet's link header");
-            bytes.extend([open("a hardware address"); ETHERNET - 2]);
-            bytes.extend(if f.v6 { [is(0x86), is(0xdd)] } else { [is(0x08), is(0x00)] });
-            offset
-        }
-        Base::Network => offset,
-        Base::Transport => before + offset,
-    };
-    let link = bytes.len();
-    bytes.extend(network);
-    bytes.extend(headers);
-    let end = start.saturating_add(load.len);
-    if end > link + before + most {
-        return Read::Missing;
+/// All headers of one packet, made once for all rules that look at them.
+pub struct Headers {
+    /// Link, network and transport.
+    bytes: Vec<Byte>,
+    /// Where the network's and the transport's begin.
+    network: usize,
+    transport: usize,
+    /// Bytes of the transport header that are there for certain, and at most.
+    sure: usize,
+    most: usize,
+    tcp: bool,
+}
+
+impl Headers {
+    pub fn of(f: &Flight) -> Headers {
+        let mut bytes = vec![open("a hardware address"); ETHERNET - 2];
+        bytes.extend(if f.v6 { [is(0x86), is(0xdd)] } else { [is(0x08), is(0x00)] });
+        bytes.extend(network(f));
+        let transport_at = bytes.len();
+        let (headers, sure, most) = transport(f);
+        bytes.extend(headers);
+        Headers { bytes, network: ETHERNET, transport: transport_at, sure, most, tcp: f.protocol == 6 }
     }
-    if end > link + before + sure {
-        may_fail = Some("how long the packet's header is");
+
+    /// Reads header bytes (`nft_payload_eval`).
+    pub fn read(&self, load: &Load, outgoing: bool) -> Read<'_> {
+        let Ok(offset) = usize::try_from(load.offset) else { return Read::Missing };
+        let mut may_fail = None;
+        let start = match load.base {
+            // The TCP header ends where the packet ends: a SYN and a bare ACK hold no data.
+            Base::Inner if self.tcp => return Read::Missing,
+            Base::Inner => {
+                let bytes = vec![open("what the packet holds"); load.len].into();
+                return Read::Got(Got { bytes, may_fail: Some("what the packet holds") });
+            }
+            // It has not been written yet.
+            Base::Link if outgoing => return Read::Missing,
+            Base::Link => {
+                may_fail = Some("the packet's link header");
+                offset
+            }
+            Base::Network => self.network + offset,
+            Base::Transport => self.transport + offset,
+        };
+        let end = start.saturating_add(load.len);
+        if end > self.transport + self.most {
+            return Read::Missing;
+        }
+        if end > self.transport + self.sure {
+            may_fail = Some("how long the packet's header is");
+        }
+        let bytes = match self.bytes.get(start..end) {
+            Some(bytes) => Cow::Borrowed(bytes),
+            None => {
+                let at = |i: usize| self.bytes.get(i).copied().unwrap_or(open("a TCP option"));
+                Cow::Owned((start..end).map(at).collect())
+            }
+        };
+        Read::Got(Got { bytes, may_fail })
     }
-    bytes.resize(bytes.len().max(end), open("a TCP option"));
-    Read::Got(Got { bytes: bytes[start..end].to_vec(), may_fail })
 }
 
 fn network(f: &Flight) -> Vec<Byte> {

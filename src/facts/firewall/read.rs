@@ -45,8 +45,12 @@ fn label(host: &dyn Host, tables: &mut [Table]) {
         of_kind.flat_map(|t| &t.chains).map(|c| c.rules.len()).sum()
     };
     let all = rules(Engine::Nftables, None) + rules(Engine::IptablesNft, None);
+    // The few rules of these that anybody looks at are printed then.
+    if all > MAX_PRINTED {
+        return;
+    }
     let print = |wanted: bool, command: Command| {
-        let output = (wanted && all <= MAX_PRINTED).then(|| host.run(&command).ok())??;
+        let output = wanted.then(|| host.run(&command).ok())??;
         (output.code == Some(0)).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let native = rules(Engine::Nftables, None) > 0;

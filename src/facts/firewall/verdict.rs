@@ -5,8 +5,8 @@ use super::model::*;
 use super::native::Native;
 use super::packet::Tuple;
 use super::routing::Kind;
-use super::{nat, set_match, vm};
-use std::cell::Cell;
+use super::{display, nat, packet, set_match, vm};
+use std::cell::{Cell, OnceCell};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,6 +20,16 @@ const MAX_STATES: usize = 64;
 /// Chains that jump to one another twice and more could be asked about one packet without ever coming to an end: this many times
 /// a rule is asked about a state, or a state ends.
 const MAX_ASKED: usize = 1_000_000;
+
+/// Priority of conntrack in PREROUTING and OUTPUT.
+const CONNTRACK: i64 = -200;
+
+/// Whether a chain hangs where conntrack or nat does itself ([`Options::chains_first`]).
+pub fn beside_conntrack(base: &Base) -> bool {
+    let tracks = matches!(base.hook, Hook::Prerouting | Hook::Output) && base.priority == CONNTRACK;
+    let translates = !matches!(base.hook, Hook::Ingress | Hook::Forward) && base.priority == nat::priority(base.hook);
+    !base.nat && (tracks || translates)
+}
 
 /// One packet on its way through the hooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +204,9 @@ pub struct Options {
     pub skip: BTreeSet<(usize, usize, usize)>,
     /// At one priority, legacy iptables after nf_tables instead of before: user space cannot see which was registered last.
     pub legacy_last: bool,
+    /// Filter chains at the very priority of conntrack (-200) or of nat (-100, 100) before these (`true`) or behind: the kernel calls
+    /// what was registered last first, and user space cannot see when that was. `None`: behind conntrack, and nat by its handles.
+    pub chains_first: Option<bool>,
     /// Keep every rule that counts the packet.
     pub record: bool,
 }
@@ -212,6 +225,7 @@ struct Place<'a> {
     base: &'a Base,
     /// Rules that were asked.
     asked: Cell<usize>,
+    headers: OnceCell<packet::Headers>,
 }
 
 impl Place<'_> {
@@ -233,8 +247,13 @@ impl Walk<'_> {
         let mut walked = Walked { through: vec![start], ended: Vec::new() };
         for hook in hooks {
             let mut followed = false;
-            for (priority, table, chain) in self.base_chains(*hook) {
-                if !followed && priority >= nat::priority(*hook) {
+            let bases = self.base_chains(*hook);
+            let translates = |(_, t, c): &(i64, usize, usize)| self.base(*t, *c).is_some_and(|b| b.nat);
+            let first_nat = bases.iter().position(translates).unwrap_or(0);
+            for (place, (priority, table, chain)) in bases.into_iter().enumerate() {
+                let filter_first = self.options.chains_first.unwrap_or(place < first_nat);
+                let before = priority == nat::priority(*hook) && filter_first && !self.base(table, chain).is_some_and(|b| b.nat);
+                if !followed && priority >= nat::priority(*hook) && !before {
                     self.follow(*hook, &mut walked.through);
                     followed = true;
                 }
@@ -268,6 +287,10 @@ impl Walk<'_> {
         }
     }
 
+    fn base(&self, table: usize, chain: usize) -> Option<&Base> {
+        self.model.tables[table].chains[chain].base.as_ref()
+    }
+
     /// Base chains of a hook in the order in which the kernel calls them; at one priority the one registered last comes first.
     fn base_chains(&self, hook: Hook) -> Vec<(i64, usize, usize)> {
         let mut bases = Vec::new();
@@ -282,10 +305,19 @@ impl Walk<'_> {
         bases.sort_by_key(|(legacy, table, base, ..)| {
             let own = (*legacy == self.options.legacy_last, Reverse((*table, base.handle)));
             if base.nat {
-                (nat::priority(hook), (false, Reverse(first_nat)), base.priority, own)
-            } else {
-                (base.priority, own, 0, own)
+                return (nat::priority(hook), 1, (false, Reverse(first_nat)), base.priority, own);
             }
+            let rank = match self.options.chains_first.filter(|_| base.priority == nat::priority(hook)) {
+                None => 1,
+                Some(first) => {
+                    if first {
+                        0
+                    } else {
+                        2
+                    }
+                }
+            };
+            (base.priority, rank, own, 0, own)
         });
         let priority = |base: &Base| if base.nat { nat::priority(hook) } else { base.priority };
         bases.into_iter().map(|(_, _, base, t, c)| (priority(base), t, c)).collect()
@@ -328,14 +360,15 @@ impl Walk<'_> {
         // Conntrack sees a packet first at priority -200 of PREROUTING or OUTPUT.
         let early = match base.hook {
             Hook::Ingress => true,
-            Hook::Prerouting | Hook::Output => base.priority < -200 && !base.nat,
+            Hook::Prerouting | Hook::Output if base.nat => false,
+            Hook::Prerouting | Hook::Output => base.priority < CONNTRACK + i64::from(self.options.chains_first == Some(true)),
             Hook::Input | Hook::Forward | Hook::Postrouting => false,
         };
         let state = if early && !self.flight.attached { ct::INVALID } else { self.flight.state };
         if state == ct::UNTRACKED {
             path.untracked = true;
         }
-        let place = Place { table, state, base, asked: Cell::new(0) };
+        let place = Place { table, state, base, asked: Cell::new(0), headers: OnceCell::new() };
         let policy = At { table, chain, rule: None, way: Vec::new() };
         let judges = matches!(base.hook, Hook::Input | Hook::Forward) && !base.nat;
         let by_policy = |mut path: Path| {
@@ -479,7 +512,10 @@ impl Walk<'_> {
     /// What one rule does with one state: where it may go, or `None` for the next rule.
     fn rule(&self, place: &Place, at: (usize, usize), rule: &Rule, mut path: Path, out: &mut Vec<(Option<Target>, Path)>) {
         let mut open: Vec<String> = Vec::new();
-        let label = |why: String| format!("{why} in `{}`", rule.text);
+        let label = |why: String| {
+            let table = &self.model.tables[place.table];
+            format!("{why} in `{}`", display::words(table, &table.chains[at.0], rule))
+        };
         let mut registers = None;
         let mut counted = false;
         for step in &rule.steps {
@@ -492,7 +528,8 @@ impl Walk<'_> {
                 Step::Native(native) => {
                     let hook = place.base.hook;
                     let family = self.model.tables[place.table].family;
-                    let view = vm::View { model: self.model, flight: self.flight, path: &path, hook, family, state: place.state };
+                    let (state, headers) = (place.state, &place.headers);
+                    let view = vm::View { model: self.model, flight: self.flight, path: &path, hook, family, state, headers };
                     match registers.get_or_insert_with(vm::Registers::default).run(native, &view) {
                         vm::Ran::Next => {}
                         vm::Ran::Break => {

@@ -2,10 +2,11 @@
 
 use super::lookup::{self, Answer, Bits, Span};
 use super::model::{self, Family, Hook, Model, Target, Translation, ct};
-use super::native::{Base, Bitwise, Data, Element, FibResult, Native, Set, Slot, fib};
+use super::native::{Base, Bitwise, Compare, Data, Element, FibResult, Native, Set, Slot, fib};
 use super::packet::{self, Load};
 use super::routing::{Kind, Link};
 use super::verdict::{Flight, Path};
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub struct View<'a> {
     pub family: Family,
     /// Connection state at this place: INVALID where conntrack has not run yet.
     pub state: u128,
+    /// Of the flight, made when the first rule looks at them.
+    pub headers: &'a OnceCell<packet::Headers>,
 }
 
 /// What came of one instruction.
@@ -154,8 +157,20 @@ impl Registers {
                 _ => Ran::Next,
             },
             Native::Compare { from, op, data } => {
-                let value = self.bits(*from, data.len());
-                taken(value.compare(*op, data), &value)
+                let Some(bytes) = self.known(*from, data.len()) else {
+                    let value = self.bits(*from, data.len());
+                    return taken(value.compare(*op, data), &value);
+                };
+                let order = bytes.cmp(data);
+                let holds = match op {
+                    Compare::Equal => order.is_eq(),
+                    Compare::NotEqual => order.is_ne(),
+                    Compare::Less => order.is_lt(),
+                    Compare::LessOrEqual => order.is_le(),
+                    Compare::Greater => order.is_gt(),
+                    Compare::GreaterOrEqual => order.is_ge(),
+                };
+                if holds { Ran::Next } else { Ran::Break }
             }
             Native::Range { from, not, low, high } => {
                 let value = self.bits(*from, low.len());
@@ -254,6 +269,13 @@ impl Registers {
         }
     }
 
+    /// A value of which everything is known, as most are.
+    fn known(&self, from: Slot, len: usize) -> Option<&[u8]> {
+        let place = Registers::place(from, len);
+        let known = place.len() == len && self.known[place.clone()].iter().all(|k| *k == 0xff);
+        known.then(|| &self.bytes[place])
+    }
+
     /// What is known of a value.
     fn bits(&self, from: Slot, len: usize) -> Bits {
         let place = Registers::place(from, len);
@@ -293,12 +315,13 @@ impl Registers {
         let len = usize::from(len);
         let load = Load { base, offset, len };
         let outgoing = matches!(view.hook, Hook::Output | Hook::Postrouting);
-        let got = match packet::read(view.flight, &load, outgoing) {
+        let headers = view.headers.get_or_init(|| packet::Headers::of(view.flight));
+        let got = match headers.read(&load, outgoing) {
             packet::Read::Missing => return Ran::Break,
             packet::Read::Got(got) => got,
         };
-        self.put(to, &vec![0; len]);
-        for (i, (at, byte)) in Registers::place(to, len).zip(&got.bytes).enumerate() {
+        self.put(to, &[0; FILE][..len.min(FILE)]);
+        for (i, (at, byte)) in Registers::place(to, len).zip(got.bytes.iter()).enumerate() {
             self.bytes[at] = byte.value & byte.known;
             self.known[at] = byte.known;
             if byte.known != 0xff && self.why[at / WORD].is_none() {
@@ -994,7 +1017,6 @@ fn route_out(view: &View, address: IpAddr, flags: u32, result: FibResult) -> Loa
 
 #[cfg(test)]
 mod tests {
-    use super::super::native::Compare;
     use super::*;
 
     const TRANSPORT: Base = Base::Transport;
@@ -1011,7 +1033,7 @@ mod tests {
     /// Runs a rule; what the last instruction gave, or the first one that ended it.
     fn run_with(flight: &Flight, path: &Path, hook: Hook, state: u128, rule: &[Native]) -> Vec<Ran> {
         let model = Model::default();
-        let view = View { model: &model, flight, path, hook, family: Family::Inet, state };
+        let view = View { model: &model, flight, path, hook, family: Family::Inet, state, headers: &OnceCell::new() };
         let mut registers = Registers::default();
         let mut all = Vec::new();
         for native in rule {
@@ -1278,7 +1300,9 @@ mod tests {
         ];
         let model = Model::default();
         let (flight, path) = (syn(), Path::new());
-        let view = View { model: &model, flight: &flight, path: &path, hook: Hook::Input, family: Family::Ip, state: ct::NEW };
+        let headers = OnceCell::new();
+        let (hook, family, state) = (Hook::Input, Family::Ip, ct::NEW);
+        let view = View { model: &model, flight: &flight, path: &path, hook, family, state, headers: &headers };
         let mut registers = Registers::default();
         for native in &rule {
             registers.run(native, &view);

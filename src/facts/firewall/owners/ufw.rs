@@ -6,7 +6,7 @@ use super::marks;
 use super::{Drift, Shown};
 use crate::facts::Where;
 use crate::facts::firewall::model::{self, Chain, Engine, Family, Model, Table};
-use crate::facts::firewall::{iptables, ufw::UserRule};
+use crate::facts::firewall::{display, iptables, ufw::UserRule};
 use crate::formats::iptables_save::{self, Save, Word};
 use crate::host::{Got, Host, Miss, optional, read_text};
 use std::collections::BTreeMap;
@@ -173,7 +173,8 @@ fn foreign(table: &Table, input: &Chain, v6: bool) -> Option<Drift> {
         return None;
     }
     let at = format!("{} INPUT", table.title());
-    let shown = others.iter().take(4).map(|r| Shown { at: at.clone(), text: r.text.clone() }).collect();
+    let shown =
+        others.iter().take(4).map(|r| Shown { at: at.clone(), text: display::words(table, input, r).into_owned() }).collect();
     let text =
         format!("{} in {at} before ufw's own; ufw does not know of them, and a reboot removes them", counted(others.len()));
     Some(Drift { shown, ..Drift::new(OWNER, "foreign-before", text) })
@@ -218,10 +219,11 @@ fn user_rules(host: &dyn Host, table: &Table, user: &Chain, v6: bool) -> Option<
     let differ = |text: String, shown: Vec<Shown>| Some(Drift { shown, ..Drift::new(OWNER, "rules-differ", text) });
     for (index, (kernel, wanted)) in user.rules.iter().zip(of_file).enumerate() {
         // The kernel's rule in other words than iptables' cannot be compared.
-        let words = kernel.text.strip_prefix("-A ").and_then(|t| iptables_save::words(t).ok())?;
+        let printed = display::words(table, user, kernel);
+        let words = printed.strip_prefix("-A ").and_then(|t| iptables_save::words(t).ok())?;
         if essence(words.get(1..).unwrap_or_default()) != essence(&save.words(wanted)) {
             let shown = vec![
-                Shown { at: at.clone(), text: kernel.text.clone() },
+                Shown { at: at.clone(), text: printed.clone().into_owned() },
                 Shown { at: path.to_owned(), text: save.line(wanted).to_owned() },
             ];
             return differ(format!("rule {} of {at} is not the one in {path}", index + 1), shown);
@@ -231,7 +233,7 @@ fn user_rules(host: &dyn Host, table: &Table, user: &Chain, v6: bool) -> Option<
     if kernel == wanted {
         return None;
     }
-    let extra = user.rules.get(wanted).map(|r| Shown { at: at.clone(), text: r.text.clone() });
+    let extra = user.rules.get(wanted).map(|r| Shown { at: at.clone(), text: display::words(table, user, r).into_owned() });
     let lacking = of_file.get(kernel).map(|r| Shown { at: path.to_owned(), text: save.line(r).to_owned() });
     let shown = extra.or(lacking).into_iter().collect();
     differ(format!("{at} holds {kernel} rules, {path} {wanted}"), shown)

@@ -23,6 +23,9 @@ pub fn plan_close_port(fw: &Firewall, port: u16, keep: &[String], interface: &st
     for v6 in [false, true] {
         let Some(own) = fw.own_address(v6) else { continue };
         local = local.or(Some(own));
+        if let Some(why) = fw.unclear(v6, 0, if v6 { u128::MAX } else { u32::MAX.into() }) {
+            return Err(why.to_owned());
+        }
         let to = |port| Packet { source: own, destination: own, port, interface: interface.to_owned() };
         for _ in 0..MAX_RULES {
             let Some((who, at)) = draft.copy.let_in(v6, &sources, &to(port)) else { break };

@@ -150,6 +150,7 @@ fn proof(impact: Impact) -> Result<String, String> {
         Impact::Partly { cells, of } => Ok(format!("changes nothing else in {cells} of {of} cases that the rules tell apart")),
         Impact::More(other) => Err(format!("not done: it would also change {}", other.join(", "))),
         Impact::Unchanged => Err("not done: it would not have the effect".to_owned()),
+        Impact::Unclear(why) => Err(format!("not done: {why}")),
     }
 }
 
@@ -223,6 +224,11 @@ impl Request {
             Some(refusal) if refusal.open.is_some() => {
                 Err(format!("no single rule decides: {}", refusal.open.unwrap_or_default()))
             }
+            // Those that were asked stand for the others only where the rules tell them apart by ranges.
+            None => match self.span().ok().and_then(|(v6, first, last)| fw.unclear(v6, first, last)) {
+                Some(why) => Err(why.to_owned()),
+                None => Ok(None),
+            },
             other => Ok(other),
         }
     }
