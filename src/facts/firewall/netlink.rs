@@ -393,7 +393,7 @@ fn set(fields: &Fields) -> Result<NativeSet> {
     let doubt = (flags & !SET_KNOWN != 0).then(|| format!("the set @{name} with flags {flags:#x} that are not known here"));
     Ok(NativeSet {
         name,
-        key_len: key_len(&fields)?,
+        key_len: key_len(fields)?,
         fields: lengths,
         interval: flags & SET_INTERVAL != 0,
         size,
