@@ -10,6 +10,7 @@ use std::cell::{Cell, OnceCell};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The kernel's own limit is 16 jumps.
@@ -17,9 +18,9 @@ const MAX_DEPTH: usize = 20;
 /// More states than this at one rule means that the ruleset cannot be decided in reasonable time.
 const MAX_STATES: usize = 64;
 
-/// Chains that jump to one another twice and more could be asked about one packet without ever coming to an end: this many times
-/// a rule is asked about a state, or a state ends.
-const MAX_ASKED: usize = 1_000_000;
+/// Chains that jump to one another twice and more could be asked about one connection without ever coming to an end. A rule that is
+/// asked about a state costs one, and one more for each assumption of the state, which is copied.
+const MAX_COST: usize = 8_000_000;
 
 /// Priority of conntrack in PREROUTING and OUTPUT.
 const CONNTRACK: i64 = -200;
@@ -209,6 +210,8 @@ pub struct Options {
     pub chains_first: Option<bool>,
     /// Keep every rule that counts the packet.
     pub record: bool,
+    /// What all walks with these options have cost so far ([`MAX_COST`]).
+    pub cost: Rc<Cell<usize>>,
 }
 
 /// One walk: a model, a packet, options.
@@ -223,8 +226,6 @@ struct Place<'a> {
     /// The packet's connection state at this priority, for tracked and untracked states.
     state: u128,
     base: &'a Base,
-    /// Rules that were asked.
-    asked: Cell<usize>,
     headers: OnceCell<packet::Headers>,
 }
 
@@ -368,7 +369,7 @@ impl Walk<'_> {
         if state == ct::UNTRACKED {
             path.untracked = true;
         }
-        let place = Place { table, state, base, asked: Cell::new(0), headers: OnceCell::new() };
+        let place = Place { table, state, base, headers: OnceCell::new() };
         let policy = At { table, chain, rule: None, way: Vec::new() };
         let judges = matches!(base.hook, Hook::Input | Hook::Forward) && !base.nat;
         let by_policy = |mut path: Path| {
@@ -443,7 +444,8 @@ impl Walk<'_> {
             if !self.options.skip.is_empty() && self.options.skip.contains(&(place.table, chain, r)) {
                 continue;
             }
-            let (states, ended) = (current.len(), exits.len());
+            let ended = exits.len();
+            let cost: usize = current.iter().map(|path| 1 + path.assumed.len()).sum();
             for path in current.drain(..) {
                 self.rule(place, (chain, r), rule, path, &mut out);
                 for (target, path) in out.drain(..) {
@@ -457,9 +459,10 @@ impl Walk<'_> {
             if current.len() > 1 {
                 current = joined(current);
             }
-            place.asked.set(place.asked.get() + states + (exits.len() - ended));
+            let spent = &self.options.cost;
+            spent.set(spent.get() + cost * (1 + exits.len() - ended));
             let too_many = if current.len() > MAX_STATES { "undecided conditions" } else { "rules behind jumps" };
-            if current.len() > MAX_STATES || place.asked.get() > MAX_ASKED {
+            if current.len() > MAX_STATES || spent.get() > MAX_COST {
                 let end = End::Undecided(format!("too many {too_many}"));
                 let at = At { table: place.table, chain, rule: Some(r), way: way.clone() };
                 exits.extend(current.drain(..).map(|path| Exit::Ended(place.ended(path, end.clone(), at.clone()))));
