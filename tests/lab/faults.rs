@@ -125,19 +125,6 @@ pub fn ufw_order(suite: &'static str) -> Result<()> {
         },
     )
 }
-/// iptables shows no rule; those that count are in the older kernel interface.
-pub fn legacy_hidden(suite: &'static str) -> Result<()> {
-    repaired(
-        suite,
-        &Fault {
-            script: "iptables-legacy -A INPUT -p tcp --dport 5672 -j DROP",
-            sees: "timeout",
-            cause: "fw-drops-client",
-            mark: "iptables-legacy -S",
-            ..PLAIN
-        },
-    )
-}
 /// Saved rules: the repair edits the file and does not save what else runs.
 pub fn saved_rules(suite: &'static str) -> Result<()> {
     repaired(
@@ -152,20 +139,6 @@ pub fn saved_rules(suite: &'static str) -> Result<()> {
             cause: "fw-rejects-client",
             mark: "iptables -S",
             packages: &["netfilter-persistent", "iptables-persistent"],
-            lasts: true,
-        },
-    )
-}
-/// The zone has the port neither in what runs nor in what is kept.
-pub fn firewalld_zone(suite: &'static str) -> Result<()> {
-    repaired(
-        suite,
-        &Fault {
-            script: "systemctl enable --now firewalld; firewall-cmd --state",
-            sees: "unreachable",
-            cause: "fw-rejects-client",
-            mark: "firewall-cmd --zone=public --list-all; firewall-cmd --permanent --zone=public --list-all",
-            packages: &["firewalld"],
             lasts: true,
         },
     )
