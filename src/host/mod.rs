@@ -172,8 +172,6 @@ pub enum Command {
     Journal { unit: String, lines: u32 },
     /// `iptables-nft-save` (falls back to `iptables-save` where that says it is nf_tables)
     IptablesNftSave { v6: bool },
-    /// `iptables-legacy-save -c` or its IPv6 twin: with counters
-    IptablesLegacyCounters { v6: bool },
     /// `iptables-legacy-save -c`; only to be asked for when /proc/net/ip_tables_names lists a table: reading must not create one
     IptablesLegacySave { v6: bool },
     /// `nft -a list ruleset`
@@ -195,8 +193,6 @@ impl Command {
             }
             Command::IptablesNftSave { v6: false } => words(&["iptables-nft-save"]),
             Command::IptablesNftSave { v6: true } => words(&["ip6tables-nft-save"]),
-            Command::IptablesLegacyCounters { v6: false } => words(&["iptables-legacy-save", "-c"]),
-            Command::IptablesLegacyCounters { v6: true } => words(&["ip6tables-legacy-save", "-c"]),
             Command::IptablesLegacySave { v6: false } => words(&["iptables-legacy-save", "-c"]),
             Command::IptablesLegacySave { v6: true } => words(&["ip6tables-legacy-save", "-c"]),
             Command::NftRuleset => words(&["nft", "-a", "list", "ruleset"]),

@@ -47,8 +47,7 @@ pub fn read(host: &dyn Host) -> Counters {
     for v6 in [false, true] {
         let names = if v6 { "/proc/net/ip6_tables_names" } else { "/proc/net/ip_tables_names" };
         let in_use = optional(read_text(host, names)).ok().flatten().is_some_and(|text| !text.trim().is_empty());
-        let saved =
-            in_use.then(|| host.run(&Command::IptablesLegacyCounters { v6 }).and_then(|o| o.ok("iptables-legacy-save -c")));
+        let saved = in_use.then(|| host.run(&Command::IptablesLegacySave { v6 }).and_then(|o| o.ok("iptables-legacy-save -c")));
         if let Some(Ok(bytes)) = saved {
             counters.legacy(&String::from_utf8_lossy(&bytes), v6);
         }
