@@ -12,6 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
 /// NLM_F_ROOT | NLM_F_MATCH
 const NLM_F_DUMP: u16 = 0x300;
 /// The kernel fills at most 32 KiB at once, unless a single object is larger. Pages that it does not fill are never touched.
@@ -90,6 +91,16 @@ impl Socket {
         self.send(kind, NLM_F_REQUEST, body)?;
         let length = self.receive()?;
         read(&self.buffer[..length], self.what, &mut each).map(|_| ())
+    }
+
+    /// Asks for a change and waits for the kernel's word on it.
+    pub fn change(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Stop> {
+        self.send(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)?;
+        let length = self.receive()?;
+        match read(&self.buffer[..length], self.what, &mut |_| {})? {
+            true => Ok(()),
+            false => Err(Stop::Refused(Errno::EPROTO)),
+        }
     }
 
     fn send(&self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Stop> {

@@ -5,15 +5,12 @@
 //! outside is that the kernel loads a module (veth, nf_tables) that a boot of these rules loads as well.
 
 use super::live::Live;
+use super::netlink::{Socket, Stop};
 use super::{Got, Host, Load, Loaded, Miss, Output, exec};
+use crate::formats::netlink::push_attribute;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::sockopt::ReceiveTimeout;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
-use std::os::fd::AsRawFd;
+use nix::sys::socket::SockProtocol;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -234,11 +231,8 @@ fn tool(argv: &[String], input: Option<&str>, limit: Duration) -> Got<Output> {
 // Interfaces: rtnetlink (<linux/rtnetlink.h>, <linux/if_link.h>), numbers in the machine's byte order.
 
 const RTM_NEWLINK: u16 = 16;
-/// NLM_F_REQUEST | NLM_F_ACK
-const ACKNOWLEDGED: u16 = 5;
 /// NLM_F_CREATE | NLM_F_EXCL
 const CREATE: u16 = 0x600;
-const NLMSG_ERROR: u16 = 2;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -257,16 +251,25 @@ fn interface(name: &str, index: u32) -> Got<()> {
     }
     let (pair, bridge) = (veth(name, index), link_info(name, "bridge", &[]));
     match request(CREATE, index, 0, &pair) {
-        Err(Errno::EOPNOTSUPP) => request(CREATE, index, 0, &bridge),
+        Err(Stop::Refused(Errno::EOPNOTSUPP)) => request(CREATE, index, 0, &bridge),
         other => other,
     }
-    .map_err(|e| Miss::failed(format!("interface {name} in {WHAT}"), std::io::Error::from(e)))?;
+    .map_err(|stop| failed(&format!("interface {name} in {WHAT}"), stop))?;
     set_up(index, false)
 }
 
 fn set_up(index: u32, own: bool) -> Got<()> {
     let what = if own { format!("lo of {WHAT}") } else { format!("interface {index} of {WHAT}") };
-    request(0, index, IFF_UP, &[]).map_err(|e| Miss::failed(what, std::io::Error::from(e)))
+    request(0, index, IFF_UP, &[]).map_err(|stop| failed(&what, stop))
+}
+
+/// In a namespace of our own no code of the kernel means that there is nothing: it could not be made.
+fn failed(what: &str, stop: Stop) -> Miss {
+    match stop {
+        Stop::Refused(e) => Miss::failed(what, std::io::Error::from(e)),
+        Stop::Changed => Miss::failed(what, "changed meanwhile"),
+        Stop::Miss(miss) => miss,
+    }
 }
 
 fn veth(name: &str, index: u32) -> Vec<u8> {
@@ -285,35 +288,15 @@ fn header(index: u32, flags: u32) -> Vec<u8> {
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let mut bytes = Vec::new();
+    push_attribute(&mut bytes, kind, value);
     bytes
 }
 
 /// Sends one RTM_NEWLINK and waits for the kernel's word on it.
-fn request(flags: u16, index: u32, up: u32, attributes: &[u8]) -> Result<(), Errno> {
+fn request(flags: u16, index: u32, up: u32, attributes: &[u8]) -> Result<(), Stop> {
     let body = [header(index, up), attributes.to_vec()].concat();
-    let mut message = Vec::with_capacity(16 + body.len());
-    message.extend(u32::try_from(16 + body.len()).unwrap_or(u32::MAX).to_ne_bytes());
-    message.extend(RTM_NEWLINK.to_ne_bytes());
-    message.extend((ACKNOWLEDGED | flags).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(body);
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    setsockopt(&fd, ReceiveTimeout, &TimeVal::seconds(5))?;
-    sendto(fd.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut answer = [0; 4096];
-    let length = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    let answer = answer.get(..length).unwrap_or_default();
-    let kind = answer.get(4..6).and_then(|b| b.try_into().ok()).map(u16::from_ne_bytes);
-    let error = answer.get(16..20).and_then(|b| b.try_into().ok()).map(i32::from_ne_bytes);
-    match (kind, error) {
-        (Some(NLMSG_ERROR), Some(0)) => Ok(()),
-        (Some(NLMSG_ERROR), Some(error)) => Err(Errno::from_raw(-error)),
-        _ => Err(Errno::EPROTO),
-    }
+    Socket::open(SockProtocol::NetlinkRoute, WHAT)?.change(RTM_NEWLINK, flags, &body)
 }
 
 #[cfg(test)]
