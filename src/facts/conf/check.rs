@@ -4,8 +4,9 @@ use super::access::{self, Access, User};
 use super::settings::{Line, Settings};
 use super::{Problem, secrets};
 use crate::facts::Fact;
-use crate::formats::schema::code::{Complaint, complaint};
-use crate::formats::schema::value::{Datatype, HostCheck, Reading, Typed, Validity, is_ip};
+use crate::formats::schema::laws::{Complaint, Law, Values};
+use crate::formats::schema::validators::{HostCheck, Validity};
+use crate::formats::schema::value::{Datatype, Reading, Typed, is_ip};
 use crate::formats::schema::{Found, Mapping, Schema, distance, words};
 use crate::host::{Host, MAX_FILE};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +46,6 @@ pub fn check(context: &Context<'_>, settings: &Settings) -> Findings {
     }
     run.plugins();
     run.translations();
-    run.companions();
     run.out
 }
 
@@ -53,10 +53,10 @@ struct Run<'a> {
     context: &'a Context<'a>,
     settings: &'a Settings,
     out: Findings,
-    /// Values by the key as the schema names it (aliases resolved, `$` words filled in).
-    typed: BTreeMap<String, Typed>,
+    /// Values by the words of the key as the schema names it (aliases resolved, `$` words filled in).
+    typed: BTreeMap<Vec<String>, Typed>,
     /// Keys that are set, whether or not their value could be read.
-    set: BTreeSet<String>,
+    set: BTreeSet<Vec<String>>,
     /// Application paths that get a value.
     paths: BTreeSet<&'a str>,
 }
@@ -71,7 +71,7 @@ impl<'a> Run<'a> {
             Found::Mapping(mapping) => mapping,
             Found::Unknown | Found::Ambiguous => return self.unknown(line),
         };
-        let name = if mapping.is_fuzzy() { line.entry.key.clone() } else { mapping.key() };
+        let name = if mapping.is_fuzzy() { line.entry.words.clone() } else { mapping.words.clone() };
         self.paths.insert(&mapping.path);
         self.set.insert(name.clone());
         let Some(text) = self.substituted(line) else { return };
@@ -202,8 +202,7 @@ impl<'a> Run<'a> {
     /// `abc:def` where a password may be encrypted: the part before the colon is taken for the tag.
     fn tag(&mut self, line: &Line, mapping: &Mapping, value: &Typed) {
         let Typed::Tagged { tag, .. } = value else { return };
-        let translation = self.context.schema.translation(&mapping.path).unwrap_or("");
-        let any_tag = translation.contains("optionally_tagged");
+        let any_tag = self.context.schema.laws(&mapping.path).iter().any(|law| matches!(law, Law::AnyTagIsEncrypted { .. }));
         if tag != "encrypted" && !any_tag {
             return;
         }
@@ -234,15 +233,15 @@ impl<'a> Run<'a> {
                     problem.suggestion = (!line.secret()).then(|| without_blanks(&line.entry.value)).flatten();
                     self.out.problems.push(problem);
                 }
-                Validity::OnHost(check) => self.on_host(line, check),
+                Validity::OnHost(check) => self.on_host(line, &line.entry.value, check),
                 Validity::Undecided => self.out.undecided.push(format!("{}: validator {name}", line.entry.key)),
             }
         }
     }
 
     /// A path that the broker's user must be able to use.
-    fn on_host(&mut self, line: &Line, check: HostCheck) {
-        let path = Path::new(&line.entry.value);
+    fn on_host(&mut self, line: &Line, path: &str, check: HostCheck) {
+        let path = Path::new(path);
         let user = match self.context.user {
             Fact::Known(user) => user,
             Fact::Unknown(why) => return self.out.undecided.push(format!("{}: {why}", line.entry.key)),
@@ -304,105 +303,51 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Translations that certainly fail for the values that are set.
+    /// Settings that are each right, but that the broker refuses together.
     fn translations(&mut self) {
         let schema = self.context.schema;
-        let given = |key: &str| self.set.contains(key) || matches!(schema.find(&words(key)), Found::Mapping(m) if m.has_default);
-        let get = |key: &str| self.typed.get(key).cloned();
-        let found: Vec<(&str, Complaint)> =
-            self.paths.iter().filter_map(|path| Some((*path, complaint(schema.translation(path)?, &get, &given)?))).collect();
-        // Some translations hand everything to code that checks addresses and files of its own.
-        for path in &self.paths {
-            if schema.translation(path).is_some_and(|t| t.contains("_schema:")) {
-                self.out.undecided.push(format!("{path} is checked by code of the broker"));
-            }
-        }
-        for (path, complaint) in found {
-            let (key, message) = match complaint {
-                Complaint::Refused { key, message } => (key, message),
-                Complaint::Missing { key } => (None, format!("`{key}` must be set too")),
-                Complaint::NotLatin1 { key } => {
-                    (Some(key), "the value holds characters that the broker cannot use here".to_owned())
-                }
-            };
-            let set = |line: &&Line| match &key {
-                Some(key) => schema.renamed(&line.entry.words).unwrap_or(&line.entry.key) == key,
-                None => matches!(schema.find(&line.entry.words), Found::Mapping(m) if m.path == path),
-            };
-            if let Some(line) = self.settings.effective().find(set) {
-                self.out.problems.push(line.problem("bad-value", true, message, line.value_at()));
-            }
+        let given = |key: &str| {
+            let words = words(key);
+            self.set.contains(&words) || matches!(schema.find(&words), Found::Mapping(m) if m.has_default)
+        };
+        let values = Values { set: &self.typed, given: &given };
+        let paths = self.paths.clone();
+        let complaints: Vec<(&str, Complaint)> = schema
+            .computed(&paths)
+            .flat_map(|(path, laws)| laws.iter().flat_map(|law| law.complaints(&values)).map(move |complaint| (path, complaint)))
+            .collect();
+        for (path, complaint) in complaints {
+            self.complaint(path, complaint);
         }
     }
 
-    /// Settings that need others beside them; the code of these translations is not of a shape that can be read.
-    fn companions(&mut self) {
-        self.together("default_permissions", &["configure", "read", "write"]);
-        for line in self.settings.effective() {
-            let position = match line.entry.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-                ["auth_backends", position, ..] | ["http_dispatch", "auth_backends", position, ..] => {
-                    position.parse::<i64>().is_ok()
+    fn complaint(&mut self, path: &str, complaint: Complaint) {
+        let (key, message) = match complaint {
+            Complaint::Refused { key, message } => (key, message),
+            Complaint::Missing { key } => (None, format!("`{key}` must be set too")),
+            // What is computed from defaults alone is right.
+            Complaint::Undecided { .. } if !self.paths.contains(path) => return,
+            Complaint::Undecided { why } => return self.out.undecided.push(why),
+            Complaint::OnHost { key, path: file, check } => {
+                if let Some(line) = self.blamed(path, Some(&key)) {
+                    self.on_host(line, &file, check);
                 }
-                _ => true,
-            };
-            if !position {
-                let message = "the position of an authentication backend must be an integer: auth_backends.1".to_owned();
-                self.out.problems.push(line.problem("bad-value", true, message, line.at()));
+                return;
             }
-        }
-        let value = |key: &str| self.settings.value(key);
-        let mut missing: Vec<(&Line, String)> = Vec::new();
-        let pause = "cluster_partition_handling";
-        if let Some(line) = self.settings.get(pause).filter(|l| l.entry.value == "pause_if_all_down") {
-            let below = "cluster_partition_handling.pause_if_all_down";
-            if self.settings.below(&format!("{below}.nodes")).is_empty() {
-                missing.push((line, format!("{below}.nodes.1")));
-            } else if value(&format!("{below}.recover")).is_none() {
-                missing.push((line, format!("{below}.recover")));
-            }
-        }
-        for bind in ["auth_ldap.dn_lookup_bind", "auth_ldap.other_bind"] {
-            let alone = value(bind).is_some();
-            for (one, other) in [("user_dn", "password"), ("password", "user_dn")] {
-                let line = self.settings.get(&format!("{bind}.{one}"));
-                if let Some(line) = line.filter(|_| !alone && value(&format!("{bind}.{other}")).is_none()) {
-                    missing.push((line, format!("{bind}.{other}")));
-                }
-            }
-        }
-        for key in ["log.syslog.ip", "log.syslog.host"] {
-            if let Some(line) = self.settings.get(key).filter(|_| value("log.syslog") != Some("true")) {
-                missing.push((line, "log.syslog = true".to_owned()));
-                break;
-            }
-        }
-        for (line, key) in missing {
-            self.out.problems.push(line.problem("bad-value", true, format!("`{key}` must be set too"), line.at()));
-        }
-        let tls = self.settings.get("log.syslog.transport").filter(|l| matches!(l.entry.value.as_str(), "tls" | "ssl"));
-        if let Some(line) = tls.filter(|_| self.settings.value("log.syslog.protocol") == Some("rfc3164")) {
-            let message = "the syslog protocol rfc3164 cannot be used with TLS".to_owned();
+        };
+        if let Some(line) = self.blamed(path, key.as_deref()) {
             self.out.problems.push(line.problem("bad-value", true, message, line.value_at()));
         }
     }
 
-    /// Keys below `prefix` of which all must be set once one is.
-    fn together(&mut self, prefix: &str, names: &[&str]) {
-        let set: Vec<&Line> = names.iter().filter_map(|n| self.settings.get(&format!("{prefix}.{n}"))).collect();
-        let (Some(line), true) = (set.first(), set.len() < names.len()) else { return };
-        let keys = |here: bool| -> Vec<String> {
-            names
-                .iter()
-                .filter(|n| self.settings.get(&format!("{prefix}.{n}")).is_some() == here)
-                .map(|n| format!("{prefix}.{n}"))
-                .collect()
+    /// The line that sets a key, or the first that sets anything of an application variable.
+    fn blamed(&self, path: &str, key: Option<&str>) -> Option<&'a Line> {
+        let schema = self.context.schema;
+        let set = |line: &&Line| match key {
+            Some(key) => schema.renamed(&line.entry.words).unwrap_or(&line.entry.key) == key,
+            None => matches!(schema.find(&line.entry.words), Found::Mapping(m) if m.path == path),
         };
-        let message = format!(
-            "{} is set without {}: the broker needs all of them or none",
-            keys(true).join(", "),
-            keys(false).join(" and ")
-        );
-        self.out.problems.push(line.problem("bad-value", true, message, line.at()));
+        self.settings.effective().find(set)
     }
 }
 

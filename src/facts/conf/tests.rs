@@ -25,7 +25,8 @@ const SCHEMA: &str = r#"
 {mapping, "default_pass", "rabbit.default_pass", [{datatype, [tagged_binary, binary]}]}.
 {translation, "rabbit.default_pass", fun(Conf) -> rabbit_cuttlefish:optionally_tagged_binary("default_pass", Conf) end}.
 {mapping, "default_permissions.$p", "rabbit.default_permissions", [{datatype, string}]}.
-{translation, "rabbit.default_permissions", fun(C) -> C end}.
+{translation, "rabbit.default_permissions", fun(C) -> R = proplists:get_value(["default_permissions", "read"], C),
+    W = proplists:get_value(["default_permissions", "write"], C), [list_to_binary(R), list_to_binary(W)] end}.
 {mapping, "loopback_users", "rabbit.loopback_users", [{datatype, {enum, [none]}}]}.
 {mapping, "loopback_users.$user", "rabbit.loopback_users", [{datatype, atom}]}.
 {translation, "rabbit.loopback_users", fun(C) -> C end}.

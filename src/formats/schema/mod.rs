@@ -1,13 +1,16 @@
 //! Cuttlefish schemas: which keys rabbitmq.conf may hold and what their values must look like.
 //!
 //! A schema is data with pieces of code in it. The data is read whole; of the code only what can be told without running it
-//! (see [`code`]). The rules are those of cuttlefish 2.4 to 3.9, checked against the parser of RabbitMQ 3.8, 3.10, 4.0 and 4.3.
+//! (see [`laws`] and [`validators`]), so that what remains is data too. The rules are those of cuttlefish 2.4 to 3.9, checked against the parser of RabbitMQ 3.8, 3.10, 4.0 and 4.3.
 
-pub mod code;
+pub mod laws;
+pub mod validators;
 pub mod value;
 
 use super::erlang::{self, Term, Value};
+use laws::Law;
 use std::collections::{BTreeMap, BTreeSet};
+use validators::{Validator, Validity};
 use value::Datatype;
 
 /// One schema file, in the order in which the broker loads them (by path).
@@ -66,19 +69,13 @@ pub struct Schema {
     exact: BTreeMap<String, usize>,
     /// Old key → the key that replaced it.
     aliases: BTreeMap<String, String>,
-    /// Application path → the text of the fun that computes its value.
-    translations: BTreeMap<String, String>,
+    /// Application path → what the fun that computes its value requires.
+    translations: BTreeMap<String, Vec<Law>>,
     validators: BTreeMap<String, Validator>,
     /// Forms that could not be read: `file:line: reason`. A key that is unknown may be defined in one of them.
     pub unread: Vec<String>,
     /// Since cuttlefish 3.5 the tag of `tag:value` ends at the first colon and is a word.
     tag_at_first_colon: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Validator {
-    message: String,
-    body: String,
 }
 
 /// Separates the words of a key where it is a map key: a word may hold a dot.
@@ -104,17 +101,23 @@ impl Builder<'_> {
             }
             (Some("translation"), [path, rest @ ..]) => {
                 if let Some(path) = path.text() {
-                    self.schema.translations.insert(path, body(rest.first()));
+                    self.translation(path, body(rest.first()));
                 }
             }
             (Some("validator"), [name, message, fun, ..]) => {
                 if let (Some(name), Some(message)) = (name.text(), message.text()) {
-                    self.schema.validators.insert(name, Validator { message, body: body(Some(fun)) });
+                    let validator = Validator::read(&name, message, body(Some(fun)));
+                    self.schema.validators.insert(name, validator);
                 }
             }
             (Some("include_partial"), [name, options]) => self.include(name, options, app),
             _ => {}
         }
+    }
+
+    fn translation(&mut self, path: String, fun: &str) {
+        let laws = laws::read(&path, fun);
+        self.schema.translations.insert(path, laws);
     }
 
     fn mapping(&mut self, key: &str, path: String, props: &Term, app: &str) {
@@ -189,7 +192,9 @@ impl Builder<'_> {
                     self.mapping(&format!("{prefix}.{key}"), format!("{path}.{to}"), &props, app);
                 }
                 (Some("partial_translation"), [_, fun]) => {
-                    self.schema.translations.insert(format!("{path}.{key}"), body(Some(fun)));
+                    // It names its keys by the prefix of whoever includes it.
+                    let fun = body(Some(fun)).replace("ConfPrefix ++ \"", &format!("\"{prefix}"));
+                    self.translation(format!("{path}.{key}"), &fun);
                 }
                 (Some("validator"), _) => self.add(&term, app),
                 _ => {}
@@ -229,9 +234,22 @@ impl Schema {
             files.push(first..builder.schema.mappings.len());
         }
         let mut schema = builder.schema;
+        schema.want_pem_of_providers();
         schema.drop_shadowed(files.into_iter().rev().flatten());
         schema.exact = schema.mappings.iter().enumerate().map(|(i, m)| (m.words.join(SEPARATOR), i)).collect();
         schema
+    }
+
+    /// Providers of OAuth 2 are checked by a function of the broker. It wants PEM data in their CA files since the release in which the
+    /// validators of the same application do (4.2.9, 4.3.0).
+    fn want_pem_of_providers(&mut self) {
+        let of_oauth2 = |m: &Mapping| m.app == "rabbitmq_auth_backend_oauth2" && m.validators.iter().any(|v| v == "pem_file");
+        let wanted = self.mappings.iter().any(of_oauth2);
+        for law in self.translations.values_mut().flatten() {
+            if let Law::OauthProviders { pem, .. } = law {
+                *pem = wanted;
+            }
+        }
     }
 
     /// Of several mappings to one application path that no translation combines, cuttlefish keeps only the first.
@@ -270,9 +288,17 @@ impl Schema {
         self.aliases.get(&words.join(SEPARATOR)).map(String::as_str)
     }
 
-    /// The fun that computes the value of an application path; empty where there is one without a readable body.
-    pub fn translation(&self, path: &str) -> Option<&str> {
-        self.translations.get(path).map(String::as_str)
+    /// Application variables that are computed, and what their computation requires; `set` says for which something is set. Those of
+    /// which a setting has a default are always computed.
+    pub fn computed<'a>(&'a self, set: &BTreeSet<&str>) -> impl Iterator<Item = (&'a str, &'a [Law])> {
+        let defaulted: BTreeSet<&str> = self.mappings.iter().filter(|m| m.has_default).map(|m| m.path.as_str()).collect();
+        let runs = move |path: &str| set.contains(path) || defaulted.contains(path);
+        self.translations.iter().map(|(path, laws)| (path.as_str(), laws.as_slice())).filter(move |(path, _)| runs(path))
+    }
+
+    /// What the computation of an application variable requires of the settings.
+    pub fn laws(&self, path: &str) -> &[Law] {
+        self.translations.get(path).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Known keys that a user may have meant, the likeliest first. `$` words are filled with the user's.
@@ -299,9 +325,9 @@ impl Schema {
     }
 
     /// What a named validator makes of a value.
-    pub fn validate(&self, name: &str, value: &value::Typed) -> value::Validity {
-        let known = self.validators.get(name).map(|v| v.body.as_str());
-        value::validate(name, known, value)
+    pub fn validate(&self, name: &str, value: &value::Typed) -> Validity {
+        // Before cuttlefish 3.8 a validator that no schema defines is passed over.
+        self.validators.get(name).map_or(Validity::Holds, |validator| validator.judge(value))
     }
 
     /// What the validator says when it refuses.
@@ -326,10 +352,10 @@ pub fn words(key: &str) -> Vec<String> {
     words
 }
 
-fn body(fun: Option<&Term>) -> String {
+fn body(fun: Option<&Term>) -> &str {
     match fun.map(|t| &t.value) {
-        Some(Value::Fun(text)) => text.clone(),
-        _ => String::new(),
+        Some(Value::Fun(text)) => text,
+        _ => "",
     }
 }
 

@@ -1,4 +1,6 @@
-use super::value::{HostCheck, Reading, Typed, Validity};
+use super::laws::{Complaint, Values};
+use super::validators::{Check, HostCheck, information_unit};
+use super::value::{Reading, Typed};
 use super::*;
 
 const RABBIT: &str = r#"
@@ -181,16 +183,117 @@ fn validators() {
     assert_eq!(s.validate("less_than_1", &Typed::Float(1.0)), Validity::Fails);
     assert_eq!(s.validate("file_accessible", &Typed::Text("/x".into())), Validity::OnHost(HostCheck::Readable));
     assert_eq!(s.validate("nobody_knows", &Typed::Int(1)), Validity::Holds);
-    let unit = |t: &str| value::validate("is_supported_information_unit", Some("fun(S0) -> x end"), &Typed::Text(t.into()));
-    for (text, verdict) in [
-        ("2GB", Validity::Holds),
-        ("2gib", Validity::Holds),
-        ("2 GB", Validity::Fails),
-        ("2XB", Validity::Fails),
-        ("2g", Validity::Holds),
-    ] {
-        assert_eq!(unit(text), verdict, "{text}");
+    for (text, good) in [("2GB", true), ("2gib", true), ("2 GB", false), ("2XB", false), ("2g", true)] {
+        assert_eq!(information_unit(text), good, "{text}");
     }
+}
+
+fn check(fun: &str) -> Check {
+    Validator::read("x", String::new(), fun).check
+}
+
+#[test]
+fn bounds_of_validators() {
+    let holds = |fun: &str, value: Typed| Validator::read("x", String::new(), fun).judge(&value) == Validity::Holds;
+    let byte = "fun(Int) when is_integer(Int) ->\n Int >= 0 andalso Int =< 255 end";
+    assert!(holds(byte, Typed::Int(255)) && !holds(byte, Typed::Int(256)) && !holds(byte, Typed::Int(-1)));
+    assert!(!holds(byte, Typed::Atom("infinity".into())));
+    let port16 = "fun(Int) when is_integer(Int) -> (Int >= 1) and (Int =< 16#ff_ff) end";
+    assert!(holds(port16, Typed::Int(65535)) && !holds(port16, Typed::Int(0)));
+    let share = "fun(Float) when is_float(Float) -> Float > 0 andalso Float < 1 end";
+    assert!(holds(share, Typed::Float(0.5)) && !holds(share, Typed::Float(1.0)));
+    assert_eq!(check("fun(Uri) -> string:nth_lexeme(Uri, 1, \"://\") == \"https\" end"), Check::Unread);
+    assert_eq!(check("fun(I) when is_integer(I) -> I rem 2 == 0 end"), Check::Unread);
+}
+
+fn typed(text: &str) -> Typed {
+    text.parse().map_or_else(|_| Typed::Text(text.into()), Typed::Int)
+}
+
+/// What the translation of `path` has against the settings: the blamed key, or `+key` for one that is missing.
+fn blamed(path: &str, fun: &str, set: &[(&str, &str)]) -> Vec<String> {
+    let set = set.iter().map(|(key, value)| (words(key), typed(value))).collect();
+    let given = |key: &str| BTreeMap::contains_key(&set, &words(key));
+    let values = Values { set: &set, given: &given };
+    let name = |complaint| match complaint {
+        Complaint::Refused { key, .. } => key.unwrap_or_default(),
+        Complaint::Missing { key } => format!("+{key}"),
+        Complaint::OnHost { path, .. } => path,
+        Complaint::Undecided { why } => format!("?{why}"),
+    };
+    laws::read(path, fun).iter().flat_map(|law| law.complaints(&values)).map(name).collect()
+}
+
+#[test]
+fn refusals_that_a_translation_spells_out() {
+    let none: [&str; 0] = [];
+    assert_eq!(blamed("a", "fun(Conf) -> cuttlefish:invalid(\"gone \" \"for good\") end", &[]), [""]);
+
+    let positive = "fun(Conf) -> case cuttlefish:conf_get(\"a.b\", Conf, undefined) of undefined -> cuttlefish:unset();
+        infinity -> infinity; V when is_integer(V) andalso V > 0 -> V; _ -> cuttlefish:invalid(\"no\") end end";
+    assert_eq!(blamed("a", positive, &[("a.b", "0")]), ["a.b"]);
+    assert_eq!(blamed("a", positive, &[("a.b", "1")]), none);
+    assert_eq!(blamed("a", positive, &[("a.b", "infinity")]), none);
+
+    let negative = "fun(Conf) -> case cuttlefish:conf_get(\"a\", Conf) of N when is_integer(N) andalso N < 0 -> cuttlefish:invalid(\"neg\"); V -> V end end";
+    assert_eq!(blamed("a", negative, &[("a", "-1")]), ["a"]);
+    assert_eq!(blamed("a", negative, &[("a", "1")]), none);
+
+    let one = "fun(Conf) -> case cuttlefish:conf_get(\"v\", Conf, 2) of 1 -> cuttlefish:invalid(\"v1\"); 2 -> 2 end end";
+    assert_eq!(blamed("a", one, &[("v", "1")]), ["v"]);
+    assert_eq!(blamed("a", one, &[("v", "2")]), none);
+
+    let both = "fun(Conf) -> {cuttlefish:conf_get(\"a\", Conf), cuttlefish:conf_get(\"b\", Conf), cuttlefish:conf_get(\"c\", Conf, 1)} end";
+    assert_eq!(blamed("a", both, &[("a", "1")]), ["+b"]);
+
+    let binary = "fun(Conf) -> list_to_binary(cuttlefish:conf_get(\"u\", Conf)) end";
+    assert_eq!(blamed("a", binary, &[("u", "ünï")]), none);
+    assert_eq!(blamed("a", binary, &[("u", "имя")]), ["u"]);
+
+    let below = "fun(Conf) -> Settings = cuttlefish_variable:filter_by_prefix(\"x.y\", Conf), [list_to_binary(V) || {_, V} <- Settings] end";
+    assert_eq!(blamed("a", below, &[("x.y.1", "a"), ("x.y.2", "имя"), ("x.z", "имя")]), ["x.y.2"]);
+
+    let all = "fun(Conf) -> S = cuttlefish_variable:filter_by_prefix(\"p\", Conf), A = proplists:get_value([\"p\", \"a\"], S),
+        B = proplists:get_value([\"p\", \"b\"], S), [list_to_binary(A), list_to_binary(B)] end";
+    assert_eq!(blamed("a", all, &[("p.a", "x")]), ["+p.b"]);
+}
+
+#[test]
+fn code_that_is_not_understood_is_said() {
+    let foreign = "fun(Conf) -> some_plugin:translate(Conf) end";
+    assert_eq!(blamed("x.y", foreign, &[]), ["?x.y is computed by some_plugin:translate"]);
+    let unclear = "fun(Conf) -> case cuttlefish:conf_get(\"a\", Conf) of V -> case odd(V) of true -> V; false -> cuttlefish:invalid(\"odd\") end end end";
+    assert_eq!(blamed("x.y", unclear, &[("a", "1")]).len(), 1);
+    let known =
+        "fun(Conf) -> case cuttlefish:conf_get(\"o\", Conf, undefined) of none -> []; _ -> cuttlefish:invalid(\"no\") end end";
+    assert_eq!(blamed("x.y", known, &[("o", "none")]), Vec::<String>::new());
+}
+
+#[test]
+fn larger_translations() {
+    let chain = "fun(Conf) -> cuttlefish_variable:filter_by_prefix(\"auth_backends\", Conf) end";
+    let chain = |set: &[(&str, &str)]| blamed("rabbit.auth_backends", chain, set);
+    let none: [&str; 0] = [];
+    assert_eq!(chain(&[("auth_backends.1", "ldap"), ("auth_backends.2", "internal")]), none);
+    assert_eq!(chain(&[("auth_backends.first", "ldap")]), ["auth_backends.first"]);
+    assert_eq!(chain(&[("auth_backends.1", "ldap"), ("auth_backends.01", "internal")]).len(), 1);
+    assert_eq!(chain(&[("auth_backends.1.authn", "ldap"), ("auth_backends.1.authz", "internal")]), none);
+    assert_eq!(chain(&[("auth_backends.1", "ldap"), ("auth_backends.1.authz", "internal")]), ["auth_backends.1.authz"]);
+
+    let query = "fun(Conf) -> Q = cuttlefish:conf_get(\"q\", Conf, undefined), rabbit_auth_backend_ldap_util:parse_query(Q) end";
+    let query = |text: &str| blamed("x.query", query, &[("q", text)]).is_empty();
+    assert!(query("{constant, true}") && query("{in_group, \"cn=x\"}.") && query("[{administrator, {constant, false}}]"));
+    assert!(!query("{constant, maybe}") && !query("{in_group") && !query("true"));
+
+    let format = "fun(Conf) -> rabbit_prelaunch_early_logging:translate_formatter_conf(\"log.file.formatter\", Conf) end";
+    let format = |set: &[(&str, &str)]| blamed("rabbit.log.file.formatter", format, set);
+    assert_eq!(format(&[("log.file.formatter.plaintext.format", "$time $msg 5$")]), ["log.file.formatter.plaintext.format"]);
+    assert_eq!(format(&[("log.file.formatter", "json"), ("log.file.formatter.json.verbosity_map", "debug:2 *:x")]).len(), 1);
+    assert_eq!(format(&[("log.file.formatter", "json"), ("log.file.formatter.json.field_map", "time:ts *:-")]), none);
+
+    let limits = "fun(Conf) -> rabbit_misc:x(Conf) end";
+    let limits = |set: &[(&str, &str)]| blamed("rabbit.default_limits.vhosts", limits, set);
+    assert_eq!(limits(&[("default_limits.vhosts.a.max_queues", "5")]), ["+default_limits.vhosts.a.pattern"]);
 }
 
 #[test]

@@ -1,11 +1,13 @@
-//! Datatypes of cuttlefish and the named validators, as far as they can be decided without running Erlang.
+//! Datatypes of cuttlefish: what a value may look like, and what it then is.
 
-use super::code;
+use super::validators::{Bound, Op};
 use crate::formats::erlang::{Term, Value};
+use serde::{Deserialize, Serialize};
 use std::net::Ipv6Addr;
 
 /// What a value of rabbitmq.conf may look like.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Datatype {
     Integer,
     Float,
@@ -25,7 +27,7 @@ pub enum Datatype {
     /// A number within bounds (cuttlefish 3.9).
     Bounded {
         base: Box<Datatype>,
-        bounds: Vec<code::Bound>,
+        bounds: Vec<Bound>,
         infinity: bool,
     },
     /// Like the datatype, but only this value.
@@ -56,32 +58,6 @@ pub enum Reading {
     Bad(String),
     /// It has a datatype that this program does not know.
     Undecided(String),
-}
-
-/// The result of a validator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Validity {
-    Holds,
-    Fails,
-    /// Holds if the host says so.
-    OnHost(HostCheck),
-    /// Needs Erlang.
-    Undecided,
-}
-
-/// A question about a path that only the host can answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostCheck {
-    /// It exists (`file_accessible` of 3.8).
-    Exists,
-    /// The broker's user can read it.
-    Readable,
-    /// … and it holds PEM data.
-    Pem,
-    /// It is a directory that can be listed.
-    Directory,
-    /// A directory that the broker's user can write to.
-    Writable,
 }
 
 impl Datatype {
@@ -144,14 +120,14 @@ impl Datatype {
         for one in all {
             let float = base == Datatype::Float;
             match (one.atom(), one.pair().map(|(k, v)| (k.atom(), number(v)))) {
-                (Some("non_negative"), _) => bounds.push(code::Bound { op: code::Op::AtLeast, limit: 0.0 }),
-                (Some("positive"), _) if float => bounds.push(code::Bound { op: code::Op::Above, limit: 0.0 }),
-                (Some("positive"), _) => bounds.push(code::Bound { op: code::Op::AtLeast, limit: 1.0 }),
+                (Some("non_negative"), _) => bounds.push(Bound { op: Op::AtLeast, limit: 0.0 }),
+                (Some("positive"), _) if float => bounds.push(Bound { op: Op::Above, limit: 0.0 }),
+                (Some("positive"), _) => bounds.push(Bound { op: Op::AtLeast, limit: 1.0 }),
                 (Some("allow_infinity"), _) => infinity = true,
-                (_, Some((Some("min"), Some(limit)))) => bounds.push(code::Bound { op: code::Op::AtLeast, limit }),
-                (_, Some((Some("max"), Some(limit)))) => bounds.push(code::Bound { op: code::Op::AtMost, limit }),
-                (_, Some((Some("gt"), Some(limit)))) => bounds.push(code::Bound { op: code::Op::Above, limit }),
-                (_, Some((Some("lt"), Some(limit)))) => bounds.push(code::Bound { op: code::Op::Below, limit }),
+                (_, Some((Some("min"), Some(limit)))) => bounds.push(Bound { op: Op::AtLeast, limit }),
+                (_, Some((Some("max"), Some(limit)))) => bounds.push(Bound { op: Op::AtMost, limit }),
+                (_, Some((Some("gt"), Some(limit)))) => bounds.push(Bound { op: Op::Above, limit }),
+                (_, Some((Some("lt"), Some(limit)))) => bounds.push(Bound { op: Op::Below, limit }),
                 _ => return None,
             }
         }
@@ -185,8 +161,7 @@ impl Datatype {
 }
 
 fn between(low: i32, high: i32) -> Datatype {
-    let bounds =
-        vec![code::Bound { op: code::Op::AtLeast, limit: low.into() }, code::Bound { op: code::Op::AtMost, limit: high.into() }];
+    let bounds = vec![Bound { op: Op::AtLeast, limit: low.into() }, Bound { op: Op::AtMost, limit: high.into() }];
     Datatype::Bounded { base: Box::new(Datatype::Integer), bounds, infinity: false }
 }
 
@@ -270,7 +245,7 @@ fn same_value(base: &Datatype, text: &str, only: &str) -> bool {
 }
 
 /// Whether a number keeps all bounds; false for what is not a number.
-pub fn within(value: &Typed, bounds: &[code::Bound]) -> bool {
+pub fn within(value: &Typed, bounds: &[Bound]) -> bool {
     match value {
         Typed::Int(i) => bounds.iter().all(|b| b.holds(*i as f64)),
         Typed::Float(f) => bounds.iter().all(|b| b.holds(*f)),
@@ -283,7 +258,7 @@ fn latin1(text: &str) -> bool {
 }
 
 /// `list_to_integer/1`: an optional sign and decimal digits, nothing else.
-fn integer(text: &str) -> Option<i128> {
+pub fn integer(text: &str) -> Option<i128> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -388,45 +363,4 @@ fn tagged(text: &str, at_first_colon: bool) -> Option<Typed> {
     let (tag, value) = if at_first_colon { text.split_once(':')? } else { text.rsplit_once(':')? };
     let word = !tag.is_empty() && !value.is_empty() && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     (word || !at_first_colon).then(|| Typed::Tagged { tag: tag.to_owned(), text: value.to_owned() })
-}
-
-/// What the validator `name` makes of a value; `body` is its fun in the schema, where the schema defines it.
-pub fn validate(name: &str, body: Option<&str>, value: &Typed) -> Validity {
-    if let Some(check) = body.and_then(code::check) {
-        return if check.holds(value) { Validity::Holds } else { Validity::Fails };
-    }
-    match (name, value) {
-        ("file_accessible", _) if body.is_some_and(|b| !b.contains("element(4")) => Validity::OnHost(HostCheck::Exists),
-        ("file_accessible", _) => Validity::OnHost(HostCheck::Readable),
-        ("pem_file", _) => Validity::OnHost(HostCheck::Pem),
-        ("is_dir", _) => Validity::OnHost(HostCheck::Directory),
-        ("dir_writable", _) => Validity::OnHost(HostCheck::Writable),
-        ("is_ip", Typed::Text(text)) => holds(is_ip(text)),
-        ("non_negative_integer", Typed::Int(i)) => holds(*i >= 0),
-        ("non_negative_integer", Typed::Atom(a)) => holds(a == "infinity"),
-        ("is_supported_information_unit", Typed::Int(_)) => Validity::Holds,
-        ("is_supported_information_unit", Typed::Text(text)) => holds(information_unit(text)),
-        ("https_uri", Typed::Text(text)) => holds(text.trim_start_matches([':', '/']).split([':', '/']).next() == Some("https")),
-        ("valid_regex", Typed::Text(text)) if text.is_empty() => Validity::Fails,
-        // What Rust's syntax takes, PCRE takes; the reverse is not true.
-        ("valid_regex", Typed::Text(text)) if regex::Regex::new(text).is_ok() => Validity::Holds,
-        ("uri", _) => Validity::Holds,
-        // Before cuttlefish 3.8 a validator that no schema defines is passed over.
-        (_, _) if body.is_none() => Validity::Holds,
-        _ => Validity::Undecided,
-    }
-}
-
-fn holds(yes: bool) -> Validity {
-    if yes { Validity::Holds } else { Validity::Fails }
-}
-
-/// At most three letters right behind a digit, ending in a unit.
-fn information_unit(text: &str) -> bool {
-    const UNITS: [&str; 20] =
-        ["k", "ki", "kb", "kib", "m", "mi", "mb", "mib", "g", "gi", "gb", "gib", "t", "ti", "tb", "tib", "p", "pi", "pb", "pib"];
-    let text = text.trim_end_matches(' ').to_ascii_lowercase();
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let letters = text.len() - number.len();
-    (1..=3).contains(&letters) && number.ends_with(|c: char| c.is_ascii_digit()) && UNITS.iter().any(|u| text.ends_with(u))
 }
