@@ -11,6 +11,8 @@ mod formats;
 pub mod fuzzing;
 mod host;
 #[doc(hidden)]
+pub mod packing;
+#[doc(hidden)]
 pub mod parity;
 mod path;
 mod policy;

@@ -56,7 +56,7 @@ fn every_module_has_its_place() {
 }
 
 /// Modules that tie the others together: verbs of the command line, and what tests see of the library. They may use everything.
-const TOP_LEVEL: &[&str] = &["verbs", "ask", "parity", "fuzzing"];
+const TOP_LEVEL: &[&str] = &["verbs", "ask", "parity", "fuzzing", "packing"];
 
 #[test]
 fn only_the_host_door_touches_the_machine() {

@@ -5,7 +5,7 @@ mod advanced;
 mod check;
 mod files;
 mod listeners;
-mod schemas;
+pub mod schemas;
 pub mod secrets;
 mod settings;
 

@@ -29,18 +29,34 @@ pub fn dialect(install: &Install, cuttlefish: Option<Cuttlefish>) -> Dialect {
     cuttlefish.map_or_else(|| Dialect::for_version(major, minor, patch), |(major, minor)| Dialect::for_cuttlefish(major, minor))
 }
 
+/// One schema file: the application that it belongs to, its name, its text.
+pub type SchemaFile = (String, String, String);
+
+/// The schema files of all packages that this cuttlefish reads.
+pub fn files(host: &dyn Host, packages: &[Package], cuttlefish: Cuttlefish) -> Got<Vec<SchemaFile>> {
+    let mut files = Vec::new();
+    for package in packages {
+        for (name, bytes) in package.files(host, "priv/schema", &|name| is_schema(name, cuttlefish))? {
+            files.push((package.app.clone(), name, String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+    Ok(files)
+}
+
+/// Up to cuttlefish 3.7 every file of the directory is read; since partials exist, only these two extensions are looked at.
+pub fn is_schema(name: &str, cuttlefish: Cuttlefish) -> bool {
+    let strict = cuttlefish >= (3, 8);
+    !name.starts_with('.') && (!strict || name.ends_with(".schema") || name.ends_with(".partial"))
+}
+
+/// The schema that these files make together.
+pub fn parse(files: &[SchemaFile], cuttlefish: Cuttlefish) -> Schema {
+    let sources: Vec<Source<'_>> = files.iter().map(|(app, name, text)| Source { app, name, text }).collect();
+    Schema::parse(&sources, cuttlefish)
+}
+
 /// Reads all schemas.
 pub fn load(host: &dyn Host, packages: &[Package], cuttlefish: Option<Cuttlefish>) -> Got<Schema> {
     let cuttlefish = cuttlefish.unwrap_or((3, 4));
-    // Since partials exist, only these two extensions are looked at.
-    let strict = cuttlefish >= (3, 8);
-    let wanted = |name: &str| !name.starts_with('.') && (!strict || name.ends_with(".schema") || name.ends_with(".partial"));
-    let mut files = Vec::new();
-    for package in packages {
-        for (name, bytes) in package.files(host, "priv/schema", &wanted)? {
-            files.push((package.app.as_str(), name, String::from_utf8_lossy(&bytes).into_owned()));
-        }
-    }
-    let sources: Vec<Source<'_>> = files.iter().map(|(app, name, text)| Source { app, name, text }).collect();
-    Ok(Schema::parse(&sources, cuttlefish))
+    Ok(parse(&files(host, packages, cuttlefish)?, cuttlefish))
 }

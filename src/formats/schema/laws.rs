@@ -63,6 +63,8 @@ pub enum Law {
     JournalFields { key: String },
     /// OAuth 2 providers: HTTPS addresses and files that can be read (and hold PEM data).
     OauthProviders { prefix: String, pem: bool },
+    /// A cipher or hash that the OpenSSL of the host has: these surely, others perhaps.
+    Supported { key: String, surely: Vec<String> },
     /// It does something that is not understood here.
     Unread { what: String },
 }
@@ -179,6 +181,10 @@ impl Law {
             Law::Formatter { key } => formatter(values, key),
             Law::JournalFields { key } => values.text(key).and_then(|text| journal_fields(key, text)).into_iter().collect(),
             Law::OauthProviders { prefix, pem } => oauth_providers(values, prefix, *pem),
+            Law::Supported { key, surely } => {
+                let other = values.text(key).filter(|word| !surely.iter().any(|w| w == word));
+                other.map(|word| Complaint::Undecided { why: format!("{key}: whether OpenSSL has {word}") }).into_iter().collect()
+            }
             Law::Unread { what } => vec![Complaint::Undecided { why: what.clone() }],
         }
     }
@@ -438,6 +444,22 @@ const GET_VALUE: [&str; 5] = ["proplists", ":", "get_value", "(", "["];
 const HARMLESS: [&str; 10] =
     ["cuttlefish", "cuttlefish_variable", "lists", "proplists", "maps", "binary", "io_lib", "erlang", "string", "dict"];
 
+/// Algorithms that every OpenSSL since 1.1 has.
+const ALGORITHMS: [&str; 12] = [
+    "aes_128_cbc",
+    "aes_192_cbc",
+    "aes_256_cbc",
+    "aes_cbc",
+    "aes_128_ctr",
+    "aes_256_ctr",
+    "sha",
+    "sha224",
+    "sha256",
+    "sha384",
+    "sha512",
+    "md5",
+];
+
 struct Code<'a> {
     path: &'a str,
     tokens: &'a [Token<'a>],
@@ -556,6 +578,9 @@ impl Code<'_> {
                 one(Law::Interceptors { prefix: self.prefix()?, names: names.map(|n| (*n).to_owned()).collect() })
             }
             () if of("crl_cache") => one(Law::CrlSources { prefix: self.prefix()? }),
+            () if self.tokens.iter().any(|t| t.is("credentials_obfuscation_pbe")) => {
+                one(Law::Supported { key: self.first_key()?, surely: ALGORITHMS.map(str::to_owned).to_vec() })
+            }
             () if path == "syslog.dest_host" => one(Law::SyslogHost),
             () if path == "syslog.protocol" => one(Law::SyslogTransport),
             () if of("sample_retention_policies") => {
@@ -572,6 +597,8 @@ impl Code<'_> {
             // Its own map functions: values become binaries, nothing is refused.
             () if of("resource_servers") || of("oauth_resource_servers") => one(below(&self.prefix()?)),
             () if of("oauth_providers") => one(below(&self.prefix()?)),
+            // Refused only with neither a relative nor an absolute value, and then it is not computed.
+            () if of("disk_free_limit") || of("vm_memory_high_watermark") => Some(Vec::new()),
             // These choose among atoms and leave any other as it is.
             () if path == "rabbitmq_trust_store.providers" => Some(Vec::new()),
             () => None,

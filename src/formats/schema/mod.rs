@@ -4,11 +4,13 @@
 //! (see [`laws`] and [`validators`]), so that what remains is data too. The rules are those of cuttlefish 2.4 to 3.9, checked against the parser of RabbitMQ 3.8, 3.10, 4.0 and 4.3.
 
 pub mod laws;
+pub mod packed;
 pub mod validators;
 pub mod value;
 
 use super::erlang::{self, Term, Value};
 use laws::Law;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use validators::{Validator, Validity};
 use value::Datatype;
@@ -24,18 +26,32 @@ pub struct Source<'a> {
 }
 
 /// One key and what belongs to it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mapping {
     /// The words of the key; one that begins with `$` stands for any word.
+    #[serde(rename = "key", with = "dotted")]
     pub words: Vec<String>,
     /// Where the value goes in the application environment, e.g. `rabbit.tcp_listeners`.
     pub path: String,
     /// Tried in order.
     pub datatypes: Vec<Datatype>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_default: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub validators: Vec<String>,
     /// The application whose schema defines it.
     pub app: String,
+}
+
+/// The words of a key as one text.
+mod dotted {
+    use serde::{Deserialize, Deserializer, Serializer};
+    pub fn serialize<S: Serializer>(words: &[String], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&words.join("."))
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+        String::deserialize(d).map(|key| super::words(&key))
+    }
 }
 
 impl Mapping {
@@ -264,6 +280,19 @@ impl Schema {
         }
         let mut index = 0..;
         self.mappings.retain(|_| index.next().is_none_or(|i| !shadowed.contains(&i)));
+    }
+
+    /// What of the schema is not understood.
+    pub fn not_understood(&self) -> impl Iterator<Item = String> {
+        let laws = self.translations.values().flatten().filter_map(|law| match law {
+            Law::Unread { what } => Some(what.clone()),
+            _ => None,
+        });
+        let checks = self.validators.iter().filter(|(_, v)| v.check == validators::Check::Unread);
+        let types = self.mappings.iter().flat_map(|m| m.datatypes.iter().map(move |d| (m, d)));
+        let types = types.filter(|(_, d)| matches!(d, Datatype::Other(_)));
+        let types = types.map(|(m, d)| format!("{}: datatype {}", m.key(), d.describe()));
+        self.unread.iter().cloned().chain(laws).chain(checks.map(|(name, _)| format!("validator {name}"))).chain(types)
     }
 
     /// The mapping of a key. Aliases are followed.
