@@ -46,7 +46,7 @@ pub fn pack(sources: Vec<Source>) -> anyhow::Result<(String, Vec<String>)> {
             source.files.into_iter().filter(|(_, name, _)| schemas::is_schema(name, source.cuttlefish)).collect();
         let schema = schemas::parse(&files, source.cuttlefish);
         unread.extend(schema.not_understood().map(|what| format!("{}: {what}", source.version)));
-        releases.push((Release { version: source.version, cuttlefish: source.cuttlefish, plugins: source.plugins }, schema));
+        releases.push((Release { version: source.version, cuttlefish: source.cuttlefish }, schema, source.plugins));
     }
     Ok((packed::pack(releases)?, unread))
 }
@@ -70,7 +70,8 @@ mod tests {
         let (fresh, unread) = pack(vec![installed]).unwrap();
         assert_eq!(unread, Vec::<String>::new());
         let release = packed::find("4.0.5").unwrap();
-        let kept = packed::pack(vec![(release.clone(), release.schema())]).unwrap();
+        let (schema, plugins) = release.load();
+        let kept = packed::pack(vec![(release, schema, plugins)]).unwrap();
         assert_eq!(facts(&fresh), facts(&kept));
     }
 }

@@ -19,8 +19,6 @@ pub struct Release {
     pub version: String,
     /// Major and minor version of the cuttlefish that it is built with.
     pub cuttlefish: (u32, u32),
-    /// Plugins that it ships.
-    pub plugins: Vec<String>,
 }
 
 /// A version of which nothing is known here.
@@ -47,6 +45,8 @@ enum Fact {
     Translation(String, Vec<Law>),
     /// Name.
     Validator(String, Validator),
+    /// A plugin that the release ships.
+    Plugin(String),
     /// A form of a schema file that could not be read.
     Unread(String),
 }
@@ -88,22 +88,24 @@ fn ranges(releases: &[Release]) -> String {
 }
 
 impl Release {
-    /// Its schema.
-    pub fn schema(&self) -> Schema {
+    /// Its schema, and the plugins that it ships.
+    pub fn load(&self) -> (Schema, Vec<String>) {
         let mut schema = Schema { tag_at_first_colon: self.cuttlefish >= (3, 5), ..Schema::default() };
-        let Some(place) = releases().iter().position(|r| r.version == self.version) else { return schema };
+        let mut plugins = Vec::new();
+        let Some(place) = releases().iter().position(|r| r.version == self.version) else { return (schema, plugins) };
         for line in TABLE.lines().skip(1) {
             let Some((places, fact)) = line.split_once('\t') else { continue };
             if !holds(places, place) {
                 continue;
             }
             match serde_json::from_str(fact) {
+                Ok(Fact::Plugin(name)) => plugins.push(name),
                 Ok(fact) => schema.take(fact),
                 Err(error) => schema.unread.push(error.to_string()),
             }
         }
         schema.exact = schema.mappings.iter().enumerate().map(|(i, m)| (m.words.join(SEPARATOR), i)).collect();
-        schema
+        (schema, plugins)
     }
 }
 
@@ -115,6 +117,7 @@ impl Schema {
             Fact::Translation(path, laws) => drop(self.translations.insert(path, laws)),
             Fact::Validator(name, validator) => drop(self.validators.insert(name, validator)),
             Fact::Unread(what) => self.unread.push(what),
+            Fact::Plugin(_) => {}
         }
     }
 
@@ -147,15 +150,15 @@ fn places(all: &[usize]) -> String {
 }
 
 /// The table of these releases; they are put in order.
-pub fn pack(mut releases: Vec<(Release, Schema)>) -> serde_json::Result<String> {
-    releases.sort_by_key(|(release, _)| numbers(&release.version));
+pub fn pack(mut releases: Vec<(Release, Schema, Vec<String>)>) -> serde_json::Result<String> {
+    releases.sort_by_key(|(release, ..)| numbers(&release.version));
     let mut facts: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (place, (_, schema)) in releases.iter().enumerate() {
-        for fact in schema.facts() {
+    for (place, (_, schema, plugins)) in releases.iter().enumerate() {
+        for fact in schema.facts().into_iter().chain(plugins.iter().cloned().map(Fact::Plugin)) {
             facts.entry(serde_json::to_string(&fact)?).or_default().push(place);
         }
     }
-    let head = Head { releases: releases.into_iter().map(|(release, _)| release).collect() };
+    let head = Head { releases: releases.into_iter().map(|(release, ..)| release).collect() };
     let mut table = serde_json::to_string(&head)?;
     table.push('\n');
     for (fact, of) in facts {
@@ -190,16 +193,16 @@ mod tests {
     fn every_release_is_read_whole() {
         for series in ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "4.0", "4.1", "4.2", "4.3"] {
             let release = find(series).unwrap();
-            let schema = release.schema();
+            let (schema, plugins) = release.load();
             assert_eq!(schema.unread, Vec::<String>::new(), "{series}");
             assert!(matches!(schema.find(&words("listeners.tcp.default")), Found::Mapping(_)), "{series}");
-            assert!(schema.mappings.len() > 600 && release.plugins.contains(&"rabbitmq_management".to_owned()), "{series}");
+            assert!(schema.mappings.len() > 600 && plugins.contains(&"rabbitmq_management".to_owned()), "{series}");
         }
     }
 
     #[test]
     fn keys_come_and_go() {
-        let knows = |version: &str, key: &str| find(version).unwrap().schema().find(&words(key)) != Found::Unknown;
+        let knows = |version: &str, key: &str| find(version).unwrap().load().0.find(&words(key)) != Found::Unknown;
         assert!(knows("3.13.7", "mqtt.default_user") && !knows("4.0.5", "mqtt.default_user"));
         assert!(!knows("3.8.35", "stream.listeners.tcp.1") && knows("3.9.0", "stream.listeners.tcp.1"));
         assert!(!knows("3.13.7", "anonymous_login_user") && knows("4.0.0", "anonymous_login_user"));
@@ -209,8 +212,8 @@ mod tests {
     #[test]
     fn packing_loses_nothing() {
         let release = find("4.0.5").unwrap();
-        let (one, schema) = (release.clone(), release.schema());
-        let table = pack(vec![(one, schema.clone())]).unwrap();
+        let (schema, plugins) = release.load();
+        let table = pack(vec![(release, schema.clone(), plugins)]).unwrap();
         let facts: Vec<Fact> =
             table.lines().skip(1).map(|line| serde_json::from_str(line.split_once('\t').unwrap().1).unwrap()).collect();
         let mut again = Schema::default();
