@@ -18,6 +18,8 @@ use std::time::Duration;
                                               must this client be able to connect?
   sudo rmq-audit why 10.0.0.7                 the way of one client, stage by stage
   sudo rmq-audit why 10.0.0.7 --watch         let it try: where does it fail?
+  sudo rmq-audit lint                         would RabbitMQ boot after a restart?
+  rmq-audit lint --rabbitmq 4.1 deploy/       would a 4.1 boot with these files?
   sudo rmq-audit undo                         take the last fix run back
   rmq-audit demo                              a broken host to look at; needs no root
 
@@ -69,6 +71,9 @@ pub struct Global {
     /// Who must be able to connect [default: /etc/rmq-audit/policy.toml]
     #[arg(long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
+    /// For `lint`: the RabbitMQ that the files are for [default: the one that is installed]
+    #[arg(long, value_name = "VERSION", global = true)]
+    pub rabbitmq: Option<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub format: Format,
@@ -119,6 +124,16 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Verb {
     /// The way of one client to this broker, stage by stage
     Why(WhyArgs),
+    /// Would RabbitMQ boot with these configuration files? Needs no broker
+    ///
+    /// Takes rabbitmq.conf, conf.d, advanced.config, rabbitmq.config, rabbitmq-env.conf and enabled_plugins. A directory stands
+    /// for /etc/rabbitmq; files that are named are judged without their neighbours, those of one directory together. The schema is
+    /// that of the RabbitMQ that is installed, or of the version that --rabbitmq names.
+    Lint {
+        /// Files and directories; `-`: a rabbitmq.conf on standard input [default: /etc/rabbitmq]
+        #[arg(value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+    },
     /// What a rule checks, why, and how it is fixed; without RULE the list
     Explain {
         /// Name of a rule

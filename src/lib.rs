@@ -10,6 +10,7 @@ mod formats;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod lint;
 #[doc(hidden)]
 pub mod packing;
 #[doc(hidden)]

@@ -19,6 +19,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
 use std::path::Path;
 
+mod lint;
 mod repair;
 mod watch;
 
@@ -47,10 +48,14 @@ static DEMO: include_dir::Dir = include_dir::include_dir!("$CARGO_MANIFEST_DIR/p
 /// Runs what was asked for. An error is wrong usage, an unusable policy or an unusable input: exit code 2.
 pub fn run(cli: &Cli) -> anyhow::Result<Done> {
     let global = &cli.global;
+    if global.rabbitmq.is_some() && !matches!(cli.verb, Some(Verb::Lint { .. })) {
+        bail!("--rabbitmq is for `lint`: everything else looks at the RabbitMQ that is installed");
+    }
     match &cli.verb {
         None if cli.fix.fix => repair::fix(global, &cli.fix),
         None => whole_audit(global),
         Some(Verb::Why(args)) => why(global, args),
+        Some(Verb::Lint { paths }) => lint::lint(global, paths),
         Some(Verb::Explain { rule }) => explain_rules(global, rule.as_deref()),
         Some(Verb::Undo { run }) => repair::undo(global, run.as_deref()),
         Some(Verb::Runs) => repair::runs(global),

@@ -19,9 +19,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("path", &["facts", "findings", "formats", "rules"]),
     ("report", &["facts", "findings", "path", "rules"]),
     ("audit", &["facts", "findings", "host", "path", "policy", "report", "rules"]),
+    ("lint", &["facts", "formats", "host", "rules"]),
     ("fix", &["facts", "findings", "formats", "host", "policy", "report", "rules"]),
     ("watch", &["facts", "formats", "host"]),
-    ("render", &["facts", "findings", "fix", "path", "report", "rules", "watch"]),
+    ("render", &["facts", "findings", "fix", "lint", "path", "report", "rules", "watch"]),
     ("cli", &["policy", "rules"]),
 ];
 

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "cli/lint.rs"]
+mod lint;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -135,6 +138,7 @@ fn no_row_is_wider_than_80_columns() {
         screens.push(run(&["--capture", host, "-v"]));
         screens.push(run(&["--capture", host, "why", "10.77.85.9"]));
         screens.push(run(&["--capture", host, "--fix", "--dry-run"]));
+        screens.push(run(&["--capture", host, "lint", "-v"]));
     }
     for rule in run(&["explain", "--format", "json"]).json().as_array().unwrap() {
         screens.push(run(&["explain", rule["name"].as_str().unwrap()]));

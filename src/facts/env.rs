@@ -116,7 +116,17 @@ pub fn collect(host: &dyn Host, unit: &Fact<Option<Unit>>) -> Env {
     let from_unit = unit.as_ref().map(|u| u.as_ref().map(unit_vars).unwrap_or_default());
     let named = from_unit.known().and_then(|vars| effective(vars, &BTreeMap::new(), "CONF_ENV_FILE"));
     let file = named.and_then(|v| v.value.known().cloned()).unwrap_or_else(|| DEFAULT_FILE.to_owned());
-    let content = optional(host.read(Path::new(&file), MAX_FILE));
+    read(host, from_unit, Some(&file))
+}
+
+/// The same with the file that is named, or without one.
+pub fn with_file(host: &dyn Host, unit: &Fact<Option<Unit>>, file: Option<&str>) -> Env {
+    read(host, unit.as_ref().map(|u| u.as_ref().map(unit_vars).unwrap_or_default()), file)
+}
+
+fn read(host: &dyn Host, from_unit: Fact<BTreeMap<String, Var>>, named: Option<&str>) -> Env {
+    let file = named.unwrap_or(DEFAULT_FILE).to_owned();
+    let content = named.map_or(Ok(None), |file| optional(host.read(Path::new(file), MAX_FILE)));
     let document = content.map(|c| c.map(|bytes| Document::parse(&bytes)));
     let problems = document.as_ref().map(|d| d.as_ref().map(|d| problems(d, &file)).unwrap_or_default());
     let from_file = match &document {

@@ -75,6 +75,46 @@ pub fn collect(host: &dyn Host, boot_time: &Fact<i64>) -> Fact<Option<Unit>> {
     }
 }
 
+/// What the unit gives the broker's environment. systemd is asked only where files could say something: that takes longer than all the
+/// rest of a check of configuration files.
+pub fn environment(host: &dyn Host) -> Fact<Option<Unit>> {
+    if !host.identity().offline && sets_nothing(host).is_ok_and(|nothing| nothing) {
+        return Fact::Known(None);
+    }
+    collect(host, &super::os::collect(host).boot_time)
+}
+
+/// Where systemd looks for units and their drop-ins (systemd.unit(5)).
+const DIRS: [&str; 7] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// Whether there is no drop-in and no unit file that speaks of an environment.
+fn sets_nothing(host: &dyn Host) -> Got<bool> {
+    for dir in DIRS {
+        for drop_ins in [format!("{dir}/{NAME}.d"), format!("{dir}/service.d")] {
+            if optional(host.stat(Path::new(&drop_ins), true))?.is_some() {
+                return Ok(false);
+            }
+        }
+        let text = optional(read_text(host, format!("{dir}/{NAME}")))?.unwrap_or_default();
+        if speaks_of_an_environment(&text) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn speaks_of_an_environment(text: &str) -> bool {
+    text.lines().any(|l| l.trim_start().starts_with("Environment"))
+}
+
 /// Nothing runs in a file tree, but other facts rest on the environment that the unit would give the broker: it must be known to
 /// be empty.
 fn plain_unit_file(host: &dyn Host) -> Got<()> {
@@ -85,7 +125,7 @@ fn plain_unit_file(host: &dyn Host) -> Got<()> {
         }
         let file = format!("{dir}/{NAME}");
         let text = optional(read_text(host, &file))?.unwrap_or_default();
-        if text.lines().any(|l| l.trim_start().starts_with("Environment")) {
+        if speaks_of_an_environment(&text) {
             return Err(Miss::failed(file, "the environment of a unit is not read in a file tree"));
         }
     }

@@ -19,6 +19,7 @@ pub mod replica;
 pub mod rpc;
 pub mod scratch;
 pub mod secrets;
+pub mod staged;
 pub mod terminal;
 pub mod tree;
 mod walk;
@@ -30,7 +31,7 @@ pub mod fake;
 use crate::formats::cidr::Cidr;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 /// Largest file that is read whole, in bytes. Configuration files are a few kilobytes; a plugin archive of 3.8 is under 4 MiB.
@@ -388,6 +389,48 @@ pub fn optional<T>(got: Got<T>) -> Got<Option<T>> {
         Err(m) if m.is_absent() => Ok(None),
         Err(m) => Err(m),
     }
+}
+
+/// Links that are followed on one path before it counts as a circle; the kernel's own number (path_resolution(7)).
+const MAX_LINKS: u32 = 40;
+
+/// Goes the way of a path as the kernel would, links included, and shows every real place on it: where it is, what it is, whether it is
+/// the end. Ends early with what `look` gives; `None`: the end was reached.
+pub fn follow<T>(host: &dyn Host, path: &Path, look: &mut dyn FnMut(&Path, &Meta, bool) -> Option<T>) -> Got<Option<T>> {
+    let mut todo = components(path);
+    let mut at = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = todo.pop() {
+        if part == Path::new("..") {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&part);
+        let meta = host.stat(&next, false)?;
+        if meta.kind == Kind::Link {
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Miss::failed(path.display().to_string(), "too many levels of symbolic links"));
+            }
+            let target = host.read_link(&next)?;
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            todo.extend(components(&target));
+            continue;
+        }
+        if let Some(found) = look(&next, &meta, todo.is_empty()) {
+            return Ok(Some(found));
+        }
+        at = next;
+    }
+    Ok(None)
+}
+
+/// Normal and `..` components, last first.
+fn components(path: &Path) -> Vec<PathBuf> {
+    let keep = |c: &Component<'_>| matches!(c, Component::Normal(_) | Component::ParentDir);
+    path.components().filter(keep).map(|c| PathBuf::from(c.as_os_str())).rev().collect()
 }
 
 /// Time limit of a read-only command.

@@ -1,6 +1,8 @@
-//! What the environment of this process says about terminals. The only variables that are read are about output.
+//! What the environment of this process says: its terminals, its input, its directory. The only variables that are read are about output.
 
-use std::io::IsTerminal;
+use super::{Got, Miss};
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
 
 /// A standard stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,4 +36,18 @@ pub fn is_utf8() -> bool {
 /// Columns of the terminal that standard output is, if COLUMNS or the kernel says.
 pub fn columns() -> Option<usize> {
     variable("COLUMNS").and_then(|c| c.parse().ok())
+}
+
+/// Standard input up to its end, at most `limit` bytes.
+pub fn input(limit: u64) -> Got<Vec<u8>> {
+    let what = "standard input".to_owned();
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(limit.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|e| Miss::failed(&what, e))?;
+    if bytes.len() as u64 > limit { Err(Miss::TooBig { what, limit }) } else { Ok(bytes) }
+}
+
+/// Where relative paths of the command line begin.
+pub fn current_dir() -> Got<PathBuf> {
+    std::env::current_dir().map_err(|e| Miss::failed("the current directory", e))
 }

@@ -1,6 +1,8 @@
 //! From plain data to text: one file per format. Nothing here looks at a host.
 
+mod excerpt;
 pub mod explain;
+pub mod lint;
 pub mod plan;
 pub mod term;
 pub mod text;
@@ -23,6 +25,7 @@ pub fn seconds(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::why::Why;
+    use crate::lint::Lint;
     use crate::report::Report;
 
     /// The published schema is what the types say; `UPDATE=1 cargo test schema` writes it.
@@ -40,6 +43,11 @@ mod tests {
     #[test]
     fn report_schema_is_published() {
         published("report-1.json", &schemars::schema_for!(Report));
+    }
+
+    #[test]
+    fn lint_schema_is_published() {
+        published("lint-1.json", &schemars::schema_for!(Lint));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The screen: can clients connect, what is the first cause, what to type now.
 
+use super::excerpt::excerpt;
 use super::term::{Term, Tone, clean, wrap};
 use crate::facts::Where;
 use crate::facts::exposure::Exposed;
@@ -96,12 +97,9 @@ impl Page<'_> {
         if let Some(at) = &finding.at {
             self.line(&format!("  {}", clean(&place(at))));
             if let Some(source) = line_of(finding, at) {
-                let (source, column) = window(&source, at.column.unwrap_or(1).max(1) as usize - 1, self.term.width - 4);
-                let marked: String = source.chars().skip(column).take_while(|c| is_word(*c)).collect();
-                self.line(&format!("    {}", clean(&source)));
-                let caret = "^".repeat(marked.width().max(1));
-                let lead = 4 + source.chars().take(column).collect::<String>().width();
-                self.caret_line(lead, &caret, said(finding));
+                for line in excerpt(self.term, &source, at.column, said(finding), Tone::Bad) {
+                    self.line(&line);
+                }
                 return;
             }
         }
@@ -109,17 +107,6 @@ impl Page<'_> {
         for evidence in finding.evidence.iter().take(2) {
             let from = evidence.line.map_or(evidence.source.clone(), |l| format!("{}:{l}", evidence.source));
             self.wrapped(4, &format!("{from}: {}", evidence.text));
-        }
-    }
-
-    fn caret_line(&mut self, lead: usize, caret: &str, message: &str) {
-        let message = clean(message);
-        let room = self.term.width.saturating_sub(lead + caret.len() + 1);
-        if message.width() <= room {
-            self.line(&format!("{:lead$}{} {message}", "", self.term.paint(Tone::Bad, caret)));
-        } else {
-            self.line(&format!("{:lead$}{}", "", self.term.paint(Tone::Bad, caret)));
-            self.wrapped(4, &message);
         }
     }
 
@@ -493,25 +480,12 @@ fn line_of(finding: &Finding, at: &Where) -> Option<String> {
     Some(of_place.text.trim_end().to_owned())
 }
 
-/// The part of a long line around `column` that fits into `room`, and the column in it.
-fn window(line: &str, column: usize, room: usize) -> (String, usize) {
-    if line.width() <= room {
-        return (line.to_owned(), column);
-    }
-    let start = if column < room / 2 { 0 } else { column - room / 4 };
-    (line.chars().skip(start).take(room).collect(), column - start)
-}
-
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '\\')
-}
-
 /// The stage as it stands on the screen.
 pub fn stage_name(stage: Stage) -> String {
     serde_json::to_value(stage).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn plural(n: usize, word: &str) -> String {
+pub fn plural(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
@@ -663,13 +637,5 @@ mod tests {
         assert_eq!(does(Tier::Restart, &["adds-access"]), "adds access");
         assert_eq!(does(Tier::Ask, &["restart"]), "asks first, restarts RabbitMQ");
         assert_eq!(does(Tier::Safe, &[]), "safe");
-    }
-
-    #[test]
-    fn a_long_line_is_shown_around_the_fault() {
-        let line = format!("{} = bad", "k".repeat(200));
-        let (part, column) = window(&line, 203, 76);
-        assert_eq!((part.chars().count() <= 76, part.chars().nth(column)), (true, Some('b')));
-        assert_eq!(window("short", 3, 76), ("short".to_owned(), 3));
     }
 }

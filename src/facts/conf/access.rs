@@ -1,8 +1,8 @@
 //! What the broker's user may do with a file, by mode bits.
 
 use crate::facts::{Fact, os::Install};
-use crate::host::{Got, Host, Kind, Meta, Miss, read_text};
-use std::path::{Component, Path, PathBuf};
+use crate::host::{Got, Host, Meta, follow, read_text};
+use std::path::{Path, PathBuf};
 
 /// The user that the broker runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,8 @@ impl User {
         Fact::Known(User { uid, gids: gid.into_iter().chain(groups.lines().filter_map(member)).collect() })
     }
 
-    fn allowed(&self, meta: &Meta, bits: u32) -> bool {
+    /// Whether owner and mode allow it.
+    pub fn allowed(&self, meta: &Meta, bits: u32) -> bool {
         let shift = if meta.uid == self.uid {
             6
         } else if self.gids.contains(&meta.gid) {
@@ -61,51 +62,20 @@ impl User {
 
 /// Whether `user` may do `bits` with `path`, directories on the way and symbolic links included. ACLs are not looked at.
 pub fn may(host: &dyn Host, user: &User, path: &Path, bits: u32) -> Got<Access> {
-    let mut todo = components(path);
-    let mut at = PathBuf::from("/");
-    let mut links = 0;
-    while let Some(part) = todo.pop() {
-        if part == Path::new("..") {
-            at.pop();
-            continue;
-        }
-        let next = at.join(&part);
-        let meta = match host.stat(&next, false) {
-            Ok(meta) => meta,
-            Err(miss) if miss.is_absent() => return Ok(Access::Absent),
-            Err(miss) => return Err(miss),
-        };
-        if meta.kind == Kind::Link {
-            links += 1;
-            if links > 40 {
-                return Err(Miss::failed(path.display().to_string(), "too many levels of symbolic links"));
-            }
-            let target = host.read_link(&next)?;
-            if target.is_absolute() {
-                at = PathBuf::from("/");
-            }
-            todo.extend(components(&target));
-            continue;
-        }
-        let needed = if todo.is_empty() { bits } else { SEARCH };
-        if !user.allowed(&meta, needed) {
-            return Ok(if todo.is_empty() { Access::No(next) } else { Access::Hidden(next) });
-        }
-        at = next;
+    let refused = follow(host, path, &mut |at, meta, last| match last {
+        true => (!user.allowed(meta, bits)).then(|| Access::No(at.to_owned())),
+        false => (!user.allowed(meta, SEARCH)).then(|| Access::Hidden(at.to_owned())),
+    });
+    match refused {
+        Err(miss) if miss.is_absent() => Ok(Access::Absent),
+        refused => Ok(refused?.unwrap_or(Access::Yes)),
     }
-    Ok(Access::Yes)
 }
 
 /// Whether the broker's user certainly may not read a file.
 pub fn hidden(host: &dyn Host, user: &Fact<User>, path: &Path) -> bool {
     let Fact::Known(user) = user else { return false };
     matches!(may(host, user, path, READ), Ok(Access::No(_) | Access::Hidden(_)))
-}
-
-/// Normal and `..` components, last first.
-fn components(path: &Path) -> Vec<PathBuf> {
-    let keep = |c: &Component<'_>| matches!(c, Component::Normal(_) | Component::ParentDir);
-    path.components().filter(keep).map(|c| PathBuf::from(c.as_os_str())).rev().collect()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub fn read(host: &dyn Host, files: &[Found], problems: &mut Vec<Problem>) -> Fa
     };
     if let Fact::Known(false) = file.fact.readable_by_broker {
         problems.push(settings::unreadable(&file.path));
-        if !settings::at_home(&file.path) {
+        if !settings::at_home(host, &file.path) {
             return settings::not_the_brokers(&file.path).into();
         }
     }

@@ -244,7 +244,10 @@ impl<'a> Run<'a> {
         let path = Path::new(path);
         let user = match self.context.user {
             Fact::Known(user) => user,
-            Fact::Unknown(why) => return self.out.undecided.push(format!("{}: {why}", line.entry.key)),
+            Fact::Unknown(why) => {
+                let what = format!("{}: whether the broker's user may use {} ({why})", line.entry.key, path.display());
+                return self.out.undecided.push(what);
+            }
         };
         if !path.is_absolute() {
             return self.out.undecided.push(format!("{}: a path relative to where the broker was started", line.entry.key));

@@ -5,7 +5,8 @@ use super::access::{self, Access, User};
 use super::variable;
 use crate::facts::{Fact, env::Env};
 use crate::formats::erlang;
-use crate::host::{Got, Host, Kind, MAX_FILE, optional};
+use crate::host::{Got, Host, Kind, MAX_FILE, Miss, optional};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// How a file is read.
@@ -28,13 +29,19 @@ pub struct Found {
 }
 
 /// Where the files are looked for.
-struct Paths {
+#[derive(Debug, Clone, Default)]
+pub struct Paths {
     /// Without extension, unless the environment names one.
-    main: String,
+    pub main: String,
     /// A directory or a pattern.
-    more: String,
-    advanced: String,
+    pub more: String,
+    pub advanced: String,
+    /// Nothing else counts as being there, whatever is.
+    pub only: Option<BTreeSet<String>>,
 }
+
+/// Most files that one configuration may have; RabbitMQ's own limit is patience.
+pub const MAX_FILES: usize = 1000;
 
 impl Paths {
     fn of(env: &Env) -> Fact<Paths> {
@@ -50,7 +57,9 @@ impl Paths {
             get("CONFIG_FILES", "conf.d/*.conf"),
             get("ADVANCED_CONFIG_FILE", "advanced.config"),
         ) {
-            (Fact::Known(main), Fact::Known(more), Fact::Known(advanced)) => Fact::Known(Paths { main, more, advanced }),
+            (Fact::Known(main), Fact::Known(more), Fact::Known(advanced)) => {
+                Fact::Known(Paths { main, more, advanced, only: None })
+            }
             (Fact::Unknown(why), ..) | (_, Fact::Unknown(why), _) | (.., Fact::Unknown(why)) => Fact::Unknown(why),
         }
     }
@@ -59,14 +68,20 @@ impl Paths {
 /// All configuration files, the used ones in the order in which they are read. `user` is the broker's.
 pub fn find(host: &dyn Host, env: &Env, user: &Fact<User>) -> Fact<Vec<Found>> {
     match Paths::of(env) {
-        Fact::Known(paths) => Search { host, user }.all(&paths).into(),
+        Fact::Known(paths) => find_at(host, &paths, user),
         Fact::Unknown(why) => Fact::Unknown(why),
     }
+}
+
+/// The same where somebody else says where they are.
+pub fn find_at(host: &dyn Host, paths: &Paths, user: &Fact<User>) -> Fact<Vec<Found>> {
+    Search { host, user, only: paths.only.as_ref() }.all(paths).into()
 }
 
 struct Search<'a> {
     host: &'a dyn Host,
     user: &'a Fact<User>,
+    only: Option<&'a BTreeSet<String>>,
 }
 
 impl Search<'_> {
@@ -132,15 +147,27 @@ impl Search<'_> {
             (false, None) => return Ok(Vec::new()),
         };
         let listed = optional(self.host.list(Path::new(dir)))?.unwrap_or_default();
-        Ok(listed
+        let files: Vec<String> = listed
             .into_iter()
             .filter(|n| fits(n, names) && (is_dir || !n.starts_with('.')))
             .map(|n| format!("{dir}/{n}"))
-            .collect())
+            .filter(|path| self.wanted(path))
+            .collect();
+        if files.len() > MAX_FILES {
+            return Err(Miss::TooBig { what: format!("{dir}, configuration files in it"), limit: MAX_FILES as u64 });
+        }
+        Ok(files)
+    }
+
+    fn wanted(&self, path: &str) -> bool {
+        self.only.is_none_or(|only| only.contains(path))
     }
 
     /// A regular file, or None.
     fn file(&self, path: &str, format: Format) -> Got<Option<Found>> {
+        if !self.wanted(path) {
+            return Ok(None);
+        }
         let Some(meta) = optional(self.host.stat(Path::new(path), true))? else { return Ok(None) };
         if meta.kind != Kind::File {
             return Ok(None);

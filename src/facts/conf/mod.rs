@@ -2,8 +2,9 @@
 
 pub mod access;
 mod advanced;
+pub mod broker;
 mod check;
-mod files;
+pub mod files;
 mod listeners;
 pub mod schemas;
 pub mod secrets;
@@ -12,14 +13,14 @@ mod settings;
 use super::env::Env;
 use super::net::Net;
 use super::os::Install;
-use super::plugins::{Plugins, packages};
+use super::plugins::Plugins;
 use super::{Fact, Where};
-use crate::formats::rabbitmq_conf::Dialect;
 use crate::formats::schema::Schema;
 use crate::host::overlay::Overlay;
-use crate::host::{Host, read_text};
+use crate::host::{Host, MAX_FILE};
 use access::User;
 use advanced::Advanced;
+use broker::{Broker, Parser};
 use serde::Serialize;
 use settings::Settings;
 use std::collections::BTreeMap;
@@ -79,7 +80,7 @@ pub struct Setting {
 
 /// One problem, in the order of the files. `code` is a stable name: unknown-key | bad-value | syntax | encoding | unreadable | overlap | address-not-local |
 /// privileged-port | missing-file | advanced-syntax | plugins-syntax | needs-plugin | ignored-file | duplicate | value-cut-by-hash |
-/// quoted-value | encrypted-colon
+/// quoted-value | encrypted-colon | include-loop
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
@@ -142,14 +143,29 @@ pub fn variable(env: &Env, name: &str) -> Fact<Option<String>> {
 /// Reads and checks the configuration as the broker would. `boots` rests on these files and enabled_plugins; what else can keep
 /// a broker from starting (a port in use, a damaged database) is in other facts.
 pub fn collect(host: &dyn Host, install: &Fact<Option<Install>>, env: &Env, plugins: &Plugins, net: &Net) -> Conf {
-    let user = match install {
-        Fact::Known(Some(install)) => User::of(host, install),
-        Fact::Known(None) => Fact::Unknown("RabbitMQ is not installed".into()),
-        Fact::Unknown(why) => Fact::Unknown(why.clone()),
+    judge(host, Broker::installed(install), None, env, plugins, net).0
+}
+
+/// The same for any broker, and for files that are named instead of searched. Also gives each reason why `boots` is unknown.
+pub fn judge(
+    host: &dyn Host,
+    broker: Broker<'_>,
+    named: Option<&files::Paths>,
+    env: &Env,
+    plugins: &Plugins,
+    net: &Net,
+) -> (Conf, Vec<String>) {
+    let reader = broker.reader(host);
+    let found = match named {
+        Some(paths) => files::find_at(host, paths, &reader),
+        None => files::find(host, env, &reader),
     };
-    match files::find(host, env, &user) {
-        Fact::Known(found) => Collector { host, install, env, plugins, net, user }.conf(found),
-        Fact::Unknown(why) => Conf::unknown(&why),
+    match found {
+        Fact::Known(found) => {
+            let user = broker.user(host);
+            Collector { host, parser: broker.parser(host), env, plugins, net, user, reader }.conf(found)
+        }
+        Fact::Unknown(why) => (Conf::unknown(&why), vec![why]),
     }
 }
 
@@ -185,40 +201,30 @@ impl Conf {
 
 struct Collector<'a> {
     host: &'a dyn Host,
-    install: &'a Fact<Option<Install>>,
+    parser: Parser<'a>,
     env: &'a Env,
     plugins: &'a Plugins,
     net: &'a Net,
     user: Fact<User>,
+    /// Who must be able to read the files themselves.
+    reader: Fact<User>,
 }
 
 impl Collector<'_> {
-    fn conf(&self, found: Vec<files::Found>) -> Conf {
+    fn conf(&self, found: Vec<files::Found>) -> (Conf, Vec<String>) {
         let mut problems: Vec<Problem> = found.iter().filter_map(ignored).collect();
         let mut undecided = Vec::new();
-        let packages = match self.install {
-            Fact::Known(Some(install)) => packages::list(self.host, &install.plugin_dirs).into(),
-            Fact::Known(None) => Fact::Unknown("RabbitMQ is not installed".into()),
-            Fact::Unknown(why) => Fact::Unknown(why.clone()),
-        };
-        let cuttlefish = packages.known().and_then(|p: &Vec<packages::Package>| schemas::cuttlefish(p));
-        let dialect = self.install.known().and_then(Option::as_ref).map(|install| schemas::dialect(install, cuttlefish));
-        // Without an installation the newest reader is the likeliest.
-        let dialect = dialect.unwrap_or_else(|| Dialect::for_cuttlefish(3, 9));
-        let settings = settings::read(self.host, &found, &self.user, dialect, &mut problems);
+        let settings = settings::read(self.host, &found, &self.reader, self.parser.dialect, &mut problems);
         let advanced = advanced::read(self.host, &found, &mut problems);
         if let Fact::Known(set) = settings.as_ref()
             && !set.is_empty()
         {
-            match packages.as_ref() {
-                Fact::Known(packages) => match schemas::load(self.host, packages, cuttlefish) {
-                    Ok(schema) => {
-                        let findings = check::check(&self.context(&schema, dialect, cuttlefish, &advanced), set);
-                        problems.extend(findings.problems);
-                        undecided.extend(findings.undecided);
-                    }
-                    Err(miss) => undecided.push(miss.to_string()),
-                },
+            match self.parser.schema(self.host) {
+                Fact::Known(schema) => {
+                    let findings = check::check(&self.context(&schema, &advanced), set);
+                    problems.extend(findings.problems);
+                    undecided.extend(findings.undecided);
+                }
                 Fact::Unknown(why) => undecided.push(why),
             }
         }
@@ -235,7 +241,7 @@ impl Collector<'_> {
             (false, false) => Fact::Unknown(undecided.join("; ")),
         };
         let newest = found.iter().filter(|f| f.ignored.is_none()).map(|f| f.fact.mtime).max().unwrap_or(0);
-        Conf {
+        let conf = Conf {
             files: Fact::Known(self.files(found, &settings, &advanced)),
             settings: settings.map(|s| s.facts()),
             problems: Fact::Known(problems),
@@ -244,16 +250,12 @@ impl Collector<'_> {
             loopback_users,
             default_user,
             newest_mtime: Fact::Known(newest),
-        }
+        };
+        (conf, undecided)
     }
 
-    fn context<'s>(
-        &'s self,
-        schema: &'s Schema,
-        dialect: Dialect,
-        cuttlefish: Option<schemas::Cuttlefish>,
-        advanced: &Fact<Advanced>,
-    ) -> check::Context<'s> {
+    fn context<'s>(&'s self, schema: &'s Schema, advanced: &Fact<Advanced>) -> check::Context<'s> {
+        let Parser { cuttlefish, dialect, .. } = &self.parser;
         let decoder = advanced.known().and_then(|a| a.get("rabbit", "config_entry_decoder"));
         check::Context {
             host: self.host,
@@ -279,16 +281,10 @@ impl Collector<'_> {
                 value: None,
                 message: problem.text.clone(),
                 suggestion: None,
-                text: self.line_of(&problem.at),
+                text: line_of(self.host, &problem.at),
                 at: problem.at.clone(),
             }),
         }
-    }
-
-    fn line_of(&self, at: &Where) -> String {
-        let number = at.line.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
-        let text = read_text(self.host, &at.file).unwrap_or_default();
-        number.checked_sub(1).and_then(|n| text.lines().nth(n)).map(secrets::any_line).unwrap_or_default()
     }
 
     /// Listeners, loopback_users and default_user; the listeners' own problems are added.
@@ -325,6 +321,14 @@ impl Collector<'_> {
         };
         found.into_iter().map(fact).collect()
     }
+}
+
+/// The line of a place as it may be shown; empty if it is not to be had.
+pub fn line_of(host: &dyn Host, at: &Where) -> String {
+    let number = at.line.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
+    let bytes = host.read(at.file.as_ref(), MAX_FILE).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    number.checked_sub(1).and_then(|n| text.lines().nth(n)).map(secrets::any_line).unwrap_or_default()
 }
 
 /// A file that is there, but that the broker passes over.

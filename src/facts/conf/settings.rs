@@ -1,13 +1,13 @@
 //! The settings of all files of the rabbitmq.conf format together, with what is wrong with the lines themselves.
 
 use super::access::{self, User};
-use super::files::{Format, Found, fits};
+use super::files::{Format, Found, MAX_FILES, fits};
 use super::{Problem, Setting, secrets};
 use crate::facts::{Fact, Where};
-use crate::formats::rabbitmq_conf::{Dialect, Document, Entry, SyntaxError};
-use crate::host::{Host, MAX_FILE, Miss};
+use crate::formats::rabbitmq_conf::{Dialect, Document, Entry, Include, SyntaxError};
+use crate::host::{Host, Kind, MAX_FILE, Miss};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 /// One line that sets something.
 #[derive(Debug, Clone)]
@@ -100,16 +100,17 @@ pub fn read(
     dialect: Dialect,
     problems: &mut Vec<Problem>,
 ) -> Fact<Settings> {
-    let mut reader = Reader { host, user, dialect, settings: Settings::default(), problems, unknown: None };
+    let settings = Settings::default();
+    let mut reader = Reader { host, user, dialect, settings, problems, unknown: None, open: Vec::new(), files: 0, bytes: 0 };
     for file in files.iter().filter(|f| f.format == Format::Cuttlefish && f.ignored.is_none()) {
         if let Fact::Known(false) = file.fact.readable_by_broker {
             reader.problems.push(unreadable(&file.path));
-            if !at_home(&file.path) {
+            if !at_home(host, &file.path) {
                 reader.unknown.get_or_insert(not_the_brokers(&file.path));
                 continue;
             }
         }
-        reader.file(&file.path, 0);
+        reader.file(&file.path);
     }
     match reader.unknown {
         Some(miss) => Fact::Unknown(miss.to_string()),
@@ -117,10 +118,11 @@ pub fn read(
     }
 }
 
-/// Whether a file is where RabbitMQ's configuration lives. The environment file can name any other, and belongs to the broker's
-/// user: a file that this user cannot read is not quoted to anybody just because it was named.
-pub fn at_home(path: &str) -> bool {
-    path.strip_prefix("/etc/rabbitmq/").is_some_and(|rest| !rest.split('/').any(|part| part == ".."))
+/// Whether a file is where RabbitMQ's configuration lives. The environment file can name any other, a link can lead to any other,
+/// and both belong to the broker's user: a file that this user cannot read is not quoted to anybody just because it was named.
+pub fn at_home(host: &dyn Host, path: &str) -> bool {
+    let inside = path.strip_prefix("/etc/rabbitmq/").is_some_and(|rest| !rest.split('/').any(|part| part == ".."));
+    inside && host.stat(Path::new(path), false).is_ok_and(|meta| meta.kind == Kind::File)
 }
 
 /// See [`at_home`].
@@ -143,7 +145,9 @@ pub fn unreadable(path: &str) -> Problem {
 }
 
 /// Deepest chain of `include`s that is followed.
-const MAX_INCLUDES: u32 = 10;
+const MAX_INCLUDES: usize = 10;
+/// Most bytes that the files of one configuration may have together.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 struct Reader<'a> {
     host: &'a dyn Host,
@@ -152,15 +156,20 @@ struct Reader<'a> {
     settings: Settings,
     problems: &'a mut Vec<Problem>,
     unknown: Option<Miss>,
+    /// The files that include the one that is being read, outermost first, and that one.
+    open: Vec<PathBuf>,
+    /// How many files were read; one that is included twice is read twice, as by the broker.
+    files: usize,
+    bytes: usize,
 }
 
 impl Reader<'_> {
-    fn file(&mut self, path: &str, depth: u32) {
-        if depth > 0 && !at_home(path) && access::hidden(self.host, self.user, Path::new(path)) {
+    fn file(&mut self, path: &str) {
+        if !self.open.is_empty() && !at_home(self.host, path) && access::hidden(self.host, self.user, Path::new(path)) {
             self.unknown.get_or_insert(not_the_brokers(path));
             return;
         }
-        let bytes = match self.host.read(Path::new(path), MAX_FILE) {
+        let bytes = match self.affordable(path) {
             Ok(bytes) => bytes,
             Err(miss) => {
                 self.unknown.get_or_insert(miss);
@@ -168,34 +177,69 @@ impl Reader<'_> {
             }
         };
         let document = Document::parse(&bytes, self.dialect);
-        for error in document.errors() {
-            self.problems.push(syntax(path, &error));
+        let errors = document.errors();
+        if !errors.is_empty() && bytes.contains(&0) {
+            return self.binary(path);
         }
+        self.problems.extend(errors.iter().map(|error| syntax(path, error)));
+        self.open.push(plain(Path::new(path)));
         let first = self.settings.lines.len();
         let mut includes = document.includes().into_iter().peekable();
         for entry in document.entries() {
             while let Some(include) = includes.next_if(|i| i.line < entry.line) {
-                self.include(path, &include.path, depth);
+                self.include(path, &include);
             }
             self.line(path, entry.clone(), first);
         }
         for include in includes {
-            self.include(path, &include.path, depth);
+            self.include(path, &include);
         }
+        self.open.pop();
+    }
+
+    /// The bytes of one more file, unless it makes too many.
+    fn affordable(&mut self, path: &str) -> Result<Vec<u8>, Miss> {
+        if self.files == MAX_FILES {
+            return Err(Miss::TooBig { what: format!("{path}, one file of many"), limit: MAX_FILES as u64 });
+        }
+        let bytes = self.host.read(Path::new(path), MAX_FILE)?;
+        self.files += 1;
+        self.bytes += bytes.len();
+        if self.bytes > MAX_BYTES {
+            return Err(Miss::TooBig { what: format!("{path} and the files before it"), limit: MAX_BYTES as u64 });
+        }
+        Ok(bytes)
+    }
+
+    /// A file that is no text at all has one fault.
+    fn binary(&mut self, path: &str) {
+        self.problems.push(Problem {
+            code: "encoding".into(),
+            message: "this is binary data, not a configuration file: the broker does not boot with it".into(),
+            at: Where { file: path.to_owned(), line: None, column: None },
+            ..unreadable(path)
+        });
     }
 
     /// An included file is read in place; one that is not there is passed over silently, as the broker does.
-    fn include(&mut self, from: &str, pattern: &str, depth: u32) {
-        let base = Path::new(from).parent().unwrap_or(Path::new("/")).join(pattern);
+    fn include(&mut self, from: &str, include: &Include) {
+        let base = Path::new(from).parent().unwrap_or(Path::new("/")).join(&include.path);
         let (Some(dir), Some(name)) = (base.parent(), base.file_name().map(|n| n.to_string_lossy().into_owned())) else { return };
-        if depth >= MAX_INCLUDES {
-            self.unknown.get_or_insert(Miss::failed(from, "files include each other"));
+        if self.unknown.is_some() {
+            return;
+        }
+        if self.open.len() > MAX_INCLUDES {
+            self.unknown.get_or_insert(Miss::failed(from, format!("files include each other more than {MAX_INCLUDES} deep")));
             return;
         }
         match self.host.list(dir) {
             Ok(names) => {
                 for file in names.into_iter().filter(|n| fits(n, &name)) {
-                    self.file(&dir.join(file).display().to_string(), depth + 1);
+                    let file = dir.join(file);
+                    match self.open.contains(&plain(&file)) {
+                        true => self.circle(from, include),
+                        false => self.file(&file.display().to_string()),
+                    }
                 }
             }
             Err(miss) if miss.is_absent() => {}
@@ -203,6 +247,24 @@ impl Reader<'_> {
                 self.unknown.get_or_insert(miss);
             }
         }
+    }
+
+    /// The broker's parser has no guard: it reads on until the memory ends.
+    fn circle(&mut self, from: &str, include: &Include) {
+        let at = Where { file: from.to_owned(), line: Some(include.line), column: Some(1) };
+        if self.problems.iter().any(|p| p.code == "include-loop" && p.at == at) {
+            return;
+        }
+        self.problems.push(Problem {
+            code: "include-loop".into(),
+            fatal: true,
+            key: None,
+            value: None,
+            message: "this file is included by itself, directly or through others: the broker never ends reading it".into(),
+            suggestion: None,
+            text: format!("include {}", include.path),
+            at,
+        });
     }
 
     fn line(&mut self, path: &str, entry: Entry, first_of_file: usize) {
@@ -232,6 +294,21 @@ fn cut_by_hash(entry: &Entry) -> Option<u32> {
     let column = entry.comment_column.filter(|_| !entry.quoted)?;
     let before = entry.text.chars().nth(usize::try_from(column).ok()?.checked_sub(2)?)?;
     (!before.is_whitespace()).then_some(column)
+}
+
+/// A path without `.`, and without `..` where that can be told from the names.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 fn syntax(path: &str, error: &SyntaxError) -> Problem {

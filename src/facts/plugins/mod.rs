@@ -2,7 +2,8 @@
 
 pub mod packages;
 
-use super::conf::access::{self, Access, User};
+use super::conf::access::{self, Access};
+use super::conf::broker::{Broker, Packed};
 use super::conf::variable;
 use super::{Fact, Where, env, os};
 use crate::formats::erlang::{self, Term};
@@ -44,21 +45,98 @@ pub const DEFAULT_FILE: &str = "/etc/rabbitmq/enabled_plugins";
 
 /// Reads enabled_plugins and lists the plugin directories.
 pub fn collect(host: &dyn Host, install: &Fact<Option<os::Install>>, env: &env::Env) -> Plugins {
+    collect_for(host, Broker::installed(install), env)
+}
+
+/// The same for any broker.
+pub fn collect_for(host: &dyn Host, broker: Broker<'_>, env: &env::Env) -> Plugins {
     let file = variable(env, "ENABLED_PLUGINS_FILE").map(|v| v.unwrap_or_else(|| DEFAULT_FILE.to_owned()));
     let path = file.known().cloned().unwrap_or_else(|| DEFAULT_FILE.to_owned());
-    let packages = installed(host, install);
+    let there = Available::of(host, broker);
     let (enabled, problem) = match (variable(env, "ENABLED_PLUGINS"), file) {
         (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => (Fact::Unknown(why.clone()), Fact::Unknown(why)),
-        (Fact::Known(Some(list)), _) => (named(&list, &packages), Fact::Known(None)),
-        (Fact::Known(None), Fact::Known(path)) => from_file(host, install, &path),
+        (Fact::Known(Some(list)), _) => (named(&list, &there.names()), Fact::Known(None)),
+        (Fact::Known(None), Fact::Known(path)) => from_file(host, broker, &path),
     };
-    let available = packages.as_ref().map(|all| all.iter().map(|p| p.app.clone()).collect::<BTreeSet<_>>());
+    let available = there.names();
     let missing = both(&enabled, &available, |enabled, there| enabled.iter().filter(|p| !there.contains(*p)).cloned().collect());
-    let started = match (&enabled, &packages) {
-        (Fact::Known(enabled), Fact::Known(packages)) => started(host, enabled, packages).into(),
-        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Fact::Unknown(why.clone()),
+    let started = match &enabled {
+        Fact::Known(enabled) => there.started(host, enabled),
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
     };
     Plugins { file: path, enabled, available: available.map(|a| a.into_iter().collect()), missing, started, problem }
+}
+
+/// The applications that a broker can start.
+enum Available<'a> {
+    Installed(Fact<Vec<Package>>),
+    Packed(&'a Packed),
+}
+
+impl<'a> Available<'a> {
+    fn of(host: &dyn Host, broker: Broker<'a>) -> Self {
+        match (broker.packed, broker.install) {
+            (Some(packed), _) => Available::Packed(packed),
+            (None, Fact::Known(None)) => Available::Installed(Fact::Known(Vec::new())),
+            (None, _) => Available::Installed(broker.packages(host)),
+        }
+    }
+
+    fn names(&self) -> Fact<BTreeSet<String>> {
+        match self {
+            Available::Installed(packages) => packages.as_ref().map(|all| all.iter().map(|p| p.app.clone()).collect()),
+            Available::Packed(packed) => Fact::Known(packed.plugins.iter().cloned().collect()),
+        }
+    }
+
+    fn started(&self, host: &dyn Host, enabled: &[String]) -> Fact<Vec<String>> {
+        match self {
+            Available::Installed(Fact::Known(packages)) => started(host, enabled, packages).into(),
+            Available::Installed(Fact::Unknown(why)) => Fact::Unknown(why.clone()),
+            Available::Packed(packed) => Fact::Known(started_of(&packed.plugins, enabled)),
+        }
+    }
+}
+
+/// What the plugins of every release need, as far as it has settings of its own.
+const NEEDS: [(&str, &[&str]); 11] = [
+    ("rabbitmq_web_mqtt", &["rabbitmq_mqtt"]),
+    ("rabbitmq_web_mqtt_examples", &["rabbitmq_web_mqtt"]),
+    ("rabbitmq_web_stomp", &["rabbitmq_stomp"]),
+    ("rabbitmq_web_stomp_examples", &["rabbitmq_web_stomp"]),
+    ("rabbitmq_top", &["rabbitmq_management"]),
+    ("rabbitmq_tracing", &["rabbitmq_management"]),
+    ("rabbitmq_federation_management", &["rabbitmq_federation", "rabbitmq_management"]),
+    ("rabbitmq_shovel_management", &["rabbitmq_shovel", "rabbitmq_management"]),
+    ("rabbitmq_stream_management", &["rabbitmq_stream", "rabbitmq_management"]),
+    ("rabbitmq_shovel_prometheus", &["rabbitmq_shovel", "rabbitmq_prometheus"]),
+    ("rabbitmq_federation_prometheus", &["rabbitmq_federation", "rabbitmq_prometheus"]),
+];
+
+/// Enabled plugins of a release and what they need.
+fn started_of(shipped: &[String], enabled: &[String]) -> Vec<String> {
+    let mut started: Vec<String> = Vec::new();
+    let mut todo: Vec<&str> = enabled.iter().rev().map(String::as_str).collect();
+    while let Some(app) = todo.pop() {
+        if shipped.iter().any(|a| a == app) && !started.iter().any(|s| s == app) {
+            started.push(app.to_owned());
+            todo.extend(NEEDS.iter().filter(|(plugin, _)| *plugin == app).flat_map(|(_, needs)| needs.iter()));
+        }
+    }
+    started
+}
+
+/// Where a plugin is named in the file.
+pub fn place_of(host: &dyn Host, file: &str, plugin: &str) -> Where {
+    let terms = latin1(&host.read(Path::new(file), MAX_FILE).unwrap_or_default());
+    let terms = erlang::consult(&terms).unwrap_or_default();
+    let term = terms.iter().filter_map(Term::list).flatten().find(|t| t.atom() == Some(plugin));
+    Where { file: file.to_owned(), line: term.map(|t| t.line), column: term.map(|t| t.column) }
+}
+
+/// The broker reads the file byte by byte, as Latin-1.
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| char::from(*b)).collect()
 }
 
 fn both<A, B, C>(a: &Fact<A>, b: &Fact<B>, f: impl FnOnce(&A, &B) -> C) -> Fact<C> {
@@ -68,36 +146,23 @@ fn both<A, B, C>(a: &Fact<A>, b: &Fact<B>, f: impl FnOnce(&A, &B) -> C) -> Fact<
     }
 }
 
-fn installed(host: &dyn Host, install: &Fact<Option<os::Install>>) -> Fact<Vec<Package>> {
-    match install {
-        Fact::Known(Some(install)) => packages::list(host, &install.plugin_dirs).into(),
-        Fact::Known(None) => Fact::Known(Vec::new()),
-        Fact::Unknown(why) => Fact::Unknown(why.clone()),
-    }
-}
-
 /// RABBITMQ_ENABLED_PLUGINS: names with commas, nothing, or ALL.
-fn named(list: &str, packages: &Fact<Vec<Package>>) -> Fact<Vec<String>> {
+fn named(list: &str, available: &Fact<BTreeSet<String>>) -> Fact<Vec<String>> {
     if list != "ALL" {
         return Fact::Known(list.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect());
     }
-    packages.as_ref().map(|all| all.iter().map(|p| p.app.clone()).filter(|app| app.starts_with("rabbitmq_")).collect())
+    available.as_ref().map(|all| all.iter().filter(|app| app.starts_with("rabbitmq_")).cloned().collect())
 }
 
-fn from_file(
-    host: &dyn Host,
-    install: &Fact<Option<os::Install>>,
-    path: &str,
-) -> (Fact<Vec<String>>, Fact<Option<PluginsProblem>>) {
+fn from_file(host: &dyn Host, broker: Broker<'_>, path: &str) -> (Fact<Vec<String>>, Fact<Option<PluginsProblem>>) {
     let bytes = match optional(host.read(Path::new(path), MAX_FILE)) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return (Fact::Known(Vec::new()), Fact::Known(None)),
         Err(miss) => return (miss.clone().into(), miss.into()),
     };
-    // The broker reads this file byte by byte, as Latin-1.
-    let text: String = bytes.iter().map(|b| char::from(*b)).collect();
-    match names(&text) {
-        Ok(names) => (Fact::Known(names), unreadable(host, install, path)),
+    match names(&latin1(&bytes)) {
+        Ok(names) if broker.in_place => (Fact::Known(names), unreadable(host, broker, path)),
+        Ok(names) => (Fact::Known(names), Fact::Known(None)),
         Err(e) => {
             let at = Where { file: path.to_owned(), line: Some(e.line), column: Some(e.column) };
             let problem = PluginsProblem { code: "syntax".into(), text: e.message.clone(), at };
@@ -120,12 +185,8 @@ fn names(text: &str) -> Result<Vec<String>, erlang::Error> {
     }
 }
 
-fn unreadable(host: &dyn Host, install: &Fact<Option<os::Install>>, path: &str) -> Fact<Option<PluginsProblem>> {
-    let user = match install {
-        Fact::Known(Some(install)) => User::of(host, install),
-        _ => Fact::Unknown("the broker's user is not known".into()),
-    };
-    let user = match user {
+fn unreadable(host: &dyn Host, broker: Broker<'_>, path: &str) -> Fact<Option<PluginsProblem>> {
+    let user = match broker.user(host) {
         Fact::Known(user) => user,
         Fact::Unknown(why) => return Fact::Unknown(why),
     };
