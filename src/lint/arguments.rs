@@ -107,14 +107,18 @@ impl Sorter<'_> {
         if given == STDIN {
             let main = BTreeSet::from([path.display().to_string()]);
             let named = Named { main, stdin: true, ..Named::default() };
-            return Ok(self.add(self.cwd.to_owned(), named, "standard input", &[(path, given.to_owned())]));
+            self.add(self.cwd.to_owned(), named, "standard input", &[(path, given.to_owned())]);
+            return Ok(());
         }
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let part = part(&name, path.parent());
         match self.here.stat(&path, true).map(|meta| meta.kind) {
             Ok(Kind::Dir) if part.is_some() => Err(refused("a directory, but its name is that of a file")),
             Ok(Kind::Dir) if name == "conf.d" => self.fragments(given, &path),
-            Ok(Kind::Dir) => Ok(self.directory(given, path)),
+            Ok(Kind::Dir) => {
+                self.directory(given, path);
+                Ok(())
+            }
             Ok(Kind::File) => {
                 let unknown = "not the name of a configuration file (*.conf, *.config, rabbitmq-env.conf, enabled_plugins); \
                                `rmq-audit lint - < FILE` takes it for a rabbitmq.conf";
@@ -160,7 +164,8 @@ impl Sorter<'_> {
         let shown: Vec<(PathBuf, String)> =
             names.iter().map(|n| (dir.join(n), format!("{}/{n}", given.trim_end_matches('/')))).collect();
         let home = dir.parent().unwrap_or(dir).to_owned();
-        Ok(self.add(home, Named { fragments, ..Named::default() }, given, &shown))
+        self.add(home, Named { fragments, ..Named::default() }, given, &shown);
+        Ok(())
     }
 
     fn file(&mut self, given: &str, path: PathBuf, part: Part) {

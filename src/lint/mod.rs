@@ -176,7 +176,7 @@ impl Lint {
         let count = |severity| u32::try_from(self.problems.iter().filter(|p| p.severity == severity).count()).unwrap_or(u32::MAX);
         self.counts = Counts { error: count(Severity::Error), warning: count(Severity::Warning), note: count(Severity::Note) };
         let all: Vec<Option<bool>> = self.configurations.iter().map(|c| c.boots).collect();
-        self.boots = match all.iter().any(|b| *b == Some(false)) {
+        self.boots = match all.contains(&Some(false)) {
             true => Some(false),
             false => all.iter().all(|b| *b == Some(true)).then_some(true),
         };

@@ -245,8 +245,8 @@ impl<'a> Run<'a> {
         let user = match self.context.user {
             Fact::Known(user) => user,
             Fact::Unknown(why) => {
-                let what = format!("{}: whether the broker's user may use {} ({why})", line.entry.key, path.display());
-                return self.out.undecided.push(what);
+                let (key, path) = (&line.entry.key, path.display());
+                return self.out.undecided.push(format!("{key}: the broker's user must be able to use {path} ({why})"));
             }
         };
         if !path.is_absolute() {
