@@ -2,6 +2,7 @@
 //!
 //! - `cargo test --test lab -- bookworm::healthy` runs one test; the options are those of every Rust test program.
 //! - `tests/lab/faults DIR [IDS] [--suite S]` runs a pack of faults, one after the other, and prints one table.
+//! - `tests/lab/configurations [--suite S] [--count N] [--seed N]` compares verdicts on configurations with the broker's parser.
 //! - `tests/lab/shell SUITE [SCRIPT]` gives a broken host to play with, `tests/bench/audit [SUITE]` measures.
 //!
 //! `RMQ_AUDIT_BIN=FILE` takes a product that is already built, `RMQ_AUDIT_LAB_CACHE=DIR` is where trees are kept,
@@ -10,6 +11,7 @@
 
 mod bench;
 mod client;
+mod conf_parity;
 mod exec;
 mod faults;
 mod host;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Some("shell") => shell::run(&args[1..]),
         Some("faults") => pack::run(&args[1..]),
         Some("bench") => bench::run(&args[1..]),
+        Some("configurations") => conf_parity::run(&args[1..]),
         _ => return tests(),
     };
     done.map_or_else(

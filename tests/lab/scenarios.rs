@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::host::{Audit, Host, Until, differences};
-use crate::{exec, faults, product, tree};
+use crate::{conf_parity, exec, faults, product, tree};
 
 /// A test for one suite.
 pub type Scenario = fn(&'static str) -> Result<()>;
@@ -39,6 +39,7 @@ pub const ALL: &[(&str, On, Scenario)] = &[
     ("cookie_mode", On::Current, faults::cookie_mode),
     ("data_dir_root", On::Current, faults::data_dir_root),
     ("hosts_missing", On::Current, faults::hosts_missing),
+    ("conf_parity", On::All, conf_parity::sample),
 ];
 
 /// The suites of a scenario: what differs between releases is tried on all of them, the rest where most hosts are.

@@ -1,0 +1,188 @@
+//! What the product says of a directory, and whether the broker's parser says the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::oracle::{Answer, Blame};
+use crate::exec;
+
+/// The product's verdict.
+#[derive(Debug, Clone)]
+pub struct Ours {
+    pub boots: Option<bool>,
+    /// Why `boots` is not known.
+    pub why: String,
+    pub problems: Vec<Problem>,
+    /// Key as spelt in the file → value.
+    pub settings: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Problem {
+    pub code: String,
+    pub fatal: bool,
+    pub key: Option<String>,
+    pub message: String,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+}
+
+/// Asks the product about a directory of the tree `root`.
+pub fn ours(binary: &Path, root: &Path, dir: &str) -> Result<Ours> {
+    let etc = root.join("etc/rabbitmq");
+    let _ = std::fs::remove_file(&etc);
+    std::os::unix::fs::symlink(dir, &etc)?;
+    let mut command = Command::new(binary);
+    command.arg("--root").arg(root).args(["facts", "--format", "json"]);
+    let output = exec::run(&mut command, b"", Duration::from_secs(60))?;
+    let facts: Value = serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))?;
+    let conf = &facts["conf"];
+    let problems = conf["problems"].as_array().cloned().unwrap_or_default();
+    let problems = problems.into_iter().map(|mut problem| {
+        problem["file"] = problem["at"]["file"].clone();
+        problem["line"] = problem["at"]["line"].clone();
+        serde_json::from_value(problem)
+    });
+    let setting = |(key, setting): (&String, &Value)| Some((key.clone(), setting["value"].as_str()?.to_owned()));
+    Ok(Ours {
+        boots: conf["boots"].as_bool(),
+        why: if conf["boots"].is_boolean() { String::new() } else { conf["boots"].to_string() },
+        problems: problems.collect::<Result<_, _>>()?,
+        settings: conf["settings"]
+            .as_object()
+            .filter(|o| !o.contains_key("unknown"))
+            .map(|all| all.iter().filter_map(setting).collect()),
+    })
+}
+
+/// Problems that come after the parser: listeners that cannot be opened, plugins. The oracle does not get that far. Everything
+/// else that is fatal must be blamed by the parser too.
+fn beyond_parser(problem: &Problem) -> bool {
+    matches!(problem.code.as_str(), "overlap" | "address-not-local" | "privileged-port" | "plugins-syntax")
+        // A port above 65535 is an integer to the parser.
+        || (problem.code == "bad-value" && problem.message.contains("is not a port (1 to 65535)"))
+}
+
+/// How the two verdicts differ; `None`: not at all.
+pub fn difference(ours: &Ours, oracle: &Answer) -> Option<String> {
+    let fatal: Vec<&Problem> = ours.problems.iter().filter(|p| p.fatal && !beyond_parser(p)).collect();
+    let foreseen = ours.problems.iter().any(|p| p.fatal && beyond_parser(p));
+    match (&oracle.phase, ours.boots) {
+        (None, Some(true)) => settings(ours, oracle),
+        (None, _) if !fatal.is_empty() => Some(format!("boots; we say it does not: {}", listed(&fatal))),
+        (None, Some(false)) if foreseen => settings(ours, oracle),
+        (None, Some(false)) => Some("boots; we say it does not, without a fatal problem".into()),
+        (None, None) => Some(format!("boots; we do not know: {}", ours.why)),
+        (Some(phase), _) if fatal.is_empty() => {
+            let what = if ours.boots.is_none() { format!("we do not know: {}", ours.why) } else { "we find nothing".into() };
+            Some(format!("stops in {phase} ({}); {what}", blames(&oracle.errors)))
+        }
+        (Some(phase), _) => match phase.as_str() {
+            "parse" => places(&fatal, oracle),
+            "advanced" => kinds(&fatal, &["advanced-syntax", "unreadable"], oracle),
+            "decrypt" => kinds(&fatal, &["encrypted-colon"], oracle),
+            phase => keys(phase, &fatal, oracle),
+        },
+    }
+}
+
+/// The parser names files and lines; ours must be the same.
+fn places(fatal: &[&Problem], oracle: &Answer) -> Option<String> {
+    let fatal: Vec<&&Problem> = fatal.iter().filter(|p| PARSE.contains(&p.code.as_str())).collect();
+    if fatal.is_empty() {
+        return Some(format!("cannot be parsed ({}); we name nothing in the files", blames(&oracle.errors)));
+    }
+    let tail = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    for blame in &oracle.errors {
+        let Some(file) = &blame.file else { continue };
+        let first = fatal.iter().filter(|p| p.file.as_deref().map(tail) == Some(tail(file))).min_by_key(|p| p.line);
+        match (first, blame.line) {
+            (None, _) => return Some(format!("cannot be parsed ({}); we name another file", blames(&oracle.errors))),
+            (Some(first), Some(line)) if first.line != Some(line) => {
+                return Some(format!("cannot be parsed in {file} line {line}; we name line {:?}: {}", first.line, first.message));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// What is wrong with a file as such.
+const PARSE: [&str; 4] = ["syntax", "encoding", "unreadable", "missing-file"];
+
+fn kinds(fatal: &[&Problem], codes: &[&str], oracle: &Answer) -> Option<String> {
+    let found = fatal.iter().any(|p| codes.contains(&p.code.as_str()));
+    (!found).then(|| format!("stops with {}; we name {}", blames(&oracle.errors), listed(fatal)))
+}
+
+/// Every key that the broker blames first must be among ours, and every key of ours must be blamed by it, now or once the first
+/// ones are mended. What a failed translation blames is one of the settings that go into it.
+fn keys(phase: &str, fatal: &[&Problem], oracle: &Answer) -> Option<String> {
+    let ours: BTreeSet<&str> = fatal.iter().filter_map(|p| p.key.as_deref()).collect();
+    for blame in oracle.errors.iter().filter(|blame| !blame.keys.is_empty()) {
+        let named = |key: &String| ours.contains(key.as_str());
+        // A circle of substitutions is named by any of its settings, a translation by any of those that it reads.
+        let found = if blame.path.is_some() || blame.tag == "circular_rhs" {
+            blame.keys.iter().any(named)
+        } else {
+            blame.keys.iter().all(named)
+        };
+        if !found {
+            return Some(format!("stops in {phase} ({}: {}); we blame {}", blame.keys.join(", "), blame.text, listed(fatal)));
+        }
+    }
+    let theirs: BTreeSet<&str> = oracle.errors.iter().chain(&oracle.later).flat_map(|b| &b.keys).map(String::as_str).collect();
+    let more: Vec<&&Problem> = fatal.iter().filter(|p| !p.key.as_deref().is_some_and(|key| theirs.contains(key))).collect();
+    // Encrypted values are looked at after everything else, and files before: the parser did not get there or was past them.
+    let more: Vec<&Problem> =
+        more.into_iter().filter(|p| p.code != "encrypted-colon" && p.code != "advanced-syntax").copied().collect();
+    (!more.is_empty()).then(|| format!("we also blame {}; it stops in {phase} ({})", listed(&more), blames(&oracle.errors)))
+}
+
+/// The effective settings, where both read them. Secrets are not compared, nor values that are read from other files.
+fn settings(ours: &Ours, oracle: &Answer) -> Option<String> {
+    let (Some(ours), Some(theirs)) = (&ours.settings, &oracle.settings) else { return None };
+    let plain = |key: &str| key.replace("\\.", ".");
+    let mine: BTreeMap<String, &String> = ours.iter().map(|(key, value)| (plain(key), value)).collect();
+    for (key, value) in theirs {
+        match mine.get(key) {
+            None => return Some(format!("it reads {key}, we do not")),
+            Some(own) if *own != value && !own.contains("<redacted>") && !own.starts_with("$(<") => {
+                return Some(format!("{key} is {value:?} to it, {own:?} to us"));
+            }
+            _ => {}
+        }
+    }
+    mine.keys().find(|key| !theirs.contains_key(*key)).map(|key| format!("we read {key}, it does not"))
+}
+
+fn listed(problems: &[&Problem]) -> String {
+    let one = |p: &&Problem| format!("{} {}: {}", p.code, p.key.as_deref().unwrap_or("-"), p.message);
+    problems.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn blames(blames: &[Blame]) -> String {
+    let texts: Vec<&str> = blames.iter().map(|blame| blame.text.as_str()).collect();
+    let text = texts.join(" / ");
+    if text.chars().count() > 300 { format!("{}…", text.chars().take(300).collect::<String>()) } else { text }
+}
+
+/// A coarse name for a difference, to count like with like and to keep a shrunk case from drifting into another one.
+pub fn kind(ours: &Ours, oracle: &Answer) -> String {
+    let difference = difference(ours, oracle).unwrap_or_default();
+    let words: Vec<&str> = difference.split(' ').take(3).collect();
+    let tags: BTreeSet<&str> = oracle.errors.iter().map(|blame| blame.tag.as_str()).collect();
+    let codes: BTreeSet<&str> = ours.problems.iter().filter(|p| p.fatal).map(|p| p.code.as_str()).collect();
+    format!("{} {:?} {tags:?} {codes:?}", words.join(" "), oracle.phase)
+}
+
+/// Where a case lies in the tree.
+pub fn place(number: usize) -> (String, PathBuf) {
+    (format!("/lab/cases/{number}"), PathBuf::from(format!("lab/cases/{number}")))
+}
