@@ -105,7 +105,7 @@ pub fn walk(client: &Client, facts: &Facts, findings: &[Finding]) -> Path {
         (Stage::Firewall, firewall(client)),
         (Stage::Listener, listener(client, findings)),
     ];
-    if client.service.ends_with('s') && client.service != "prometheus" {
+    if client.service == "amqps" || client.service.ends_with("-tls") {
         judged.push((Stage::Tls, Judged::unknown("TLS is not checked by this version")));
     }
     let listening = client.listener.known().map(String::as_str) == Some("listening");

@@ -18,10 +18,19 @@ pub const SERVICES: &[(&str, u16)] = &[
     ("amqp", 5672),
     ("amqps", 5671),
     ("management", 15672),
+    ("management-tls", 15671),
     ("mqtt", 1883),
+    ("mqtt-tls", 8883),
     ("stomp", 61613),
+    ("stomp-tls", 61614),
     ("stream", 5552),
+    ("stream-tls", 5551),
+    ("web-mqtt", 15675),
+    ("web-mqtt-tls", 15676),
+    ("web-stomp", 15674),
+    ("web-stomp-tls", 15673),
     ("prometheus", 15692),
+    ("prometheus-tls", 15691),
 ];
 
 /// What findings are judged against.

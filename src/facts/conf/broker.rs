@@ -80,16 +80,19 @@ impl<'a> Broker<'a> {
             return Parser {
                 packages: Fact::Known(Vec::new()),
                 packed: Some(packed),
+                version: Some(schemas::numbers(&packed.release.version)),
                 cuttlefish: Some((major, minor)),
                 dialect: Dialect::for_cuttlefish(major, minor),
             };
         }
         let packages = self.packages(host);
         let cuttlefish = packages.known().and_then(|p| schemas::cuttlefish(p));
-        let dialect = self.install.known().and_then(Option::as_ref).map(|install| schemas::dialect(install, cuttlefish));
+        let install = self.install.known().and_then(Option::as_ref);
+        let version = install.map(|install| schemas::numbers(&install.version));
+        let dialect = install.map(|install| schemas::dialect(install, cuttlefish));
         // Without an installation the newest reader is the likeliest.
         let dialect = dialect.unwrap_or_else(|| Dialect::for_cuttlefish(3, 9));
-        Parser { packages, packed: None, cuttlefish, dialect }
+        Parser { packages, packed: None, version, cuttlefish, dialect }
     }
 }
 
@@ -97,6 +100,8 @@ impl<'a> Broker<'a> {
 pub struct Parser<'a> {
     packages: Fact<Vec<Package>>,
     packed: Option<&'a Packed>,
+    /// The version of RabbitMQ, where it is known.
+    pub version: Option<(u32, u32, u32)>,
     pub cuttlefish: Option<Cuttlefish>,
     pub dialect: Dialect,
 }

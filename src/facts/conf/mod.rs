@@ -38,7 +38,8 @@ pub struct Conf {
     pub problems: Fact<Vec<Problem>>,
     /// Would the broker boot with these files? Unknown when the schema of the installed version could not be read.
     pub boots: Fact<bool>,
-    /// AMQP listeners as the broker will open them, from all sources (conf, conf.d, advanced, environment, default).
+    /// Listeners of the core and of all plugins that are started, as the broker will open them, from all sources (conf, conf.d,
+    /// advanced, environment, default).
     pub listeners: Fact<Vec<WantedListener>>,
     /// Effective loopback_users; the default is ["guest"].
     pub loopback_users: Fact<LoopbackUsers>,
@@ -80,7 +81,7 @@ pub struct Setting {
 
 /// One problem, in the order of the files. `code` is a stable name: unknown-key | bad-value | syntax | encoding | unreadable | overlap | address-not-local |
 /// privileged-port | missing-file | advanced-syntax | plugins-syntax | needs-plugin | ignored-file | duplicate | value-cut-by-hash |
-/// quoted-value | encrypted-colon | include-loop
+/// quoted-value | encrypted-colon | include-loop | tls-without-certificate | no-effect
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
@@ -102,7 +103,8 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WantedListener {
-    /// amqp | amqps | management | …: the names of CONTRACT's `service`
+    /// amqp | amqps | management | mqtt | stomp | stream | web-mqtt | web-stomp | prometheus | web-examples, with `-tls` behind the plugins'
+    /// TLS listeners
     pub service: String,
     /// `auto` (all interfaces), or an address
     pub address: String,
@@ -302,12 +304,14 @@ impl Collector<'_> {
             }
         };
         let started = &self.plugins.started;
-        let sources = listeners::Sources { host: self.host, settings, advanced, env: self.env, started, net: self.net };
+        let version = self.parser.version;
+        let sources = listeners::Sources { host: self.host, settings, advanced, env: self.env, started, version, net: self.net };
         let all = sources.all();
         match &all {
-            Fact::Known(all) => problems.extend(sources.problems(all, undecided)),
+            Fact::Known(opened) => problems.extend(sources.problems(opened, undecided)),
             Fact::Unknown(why) => undecided.push(why.clone()),
         }
+        let all = all.map(|opened| opened.listeners);
         let loopback = listeners::loopback_users(settings, advanced);
         (all, Fact::Known(loopback), Fact::Known(listeners::default_user(settings, advanced)))
     }

@@ -34,7 +34,7 @@ const SCHEMA: &str = r#"
 {validator, "file_accessible", "no", fun(F) -> element(4, F) end}.
 "#;
 
-fn install() -> Fact<Option<Install>> {
+pub fn install() -> Fact<Option<Install>> {
     let id = |n| Fact::Known(Some(n));
     let dirs = vec!["/p".to_owned()];
     Fact::Known(Some(Install {
@@ -46,7 +46,7 @@ fn install() -> Fact<Option<Install>> {
     }))
 }
 
-fn net() -> Net {
+pub fn net() -> Net {
     let no = || "not asked".to_owned();
     let own = |address: &str, v6| Address {
         interface: "eth0".into(),
