@@ -4,6 +4,7 @@ pub mod access;
 mod advanced;
 pub mod broker;
 mod check;
+mod definitions;
 pub mod files;
 mod listeners;
 pub mod schemas;
@@ -81,7 +82,7 @@ pub struct Setting {
 
 /// One problem, in the order of the files. `code` is a stable name: unknown-key | bad-value | syntax | encoding | unreadable | overlap | address-not-local |
 /// privileged-port | missing-file | advanced-syntax | plugins-syntax | needs-plugin | ignored-file | duplicate | value-cut-by-hash |
-/// quoted-value | encrypted-colon | include-loop | tls-without-certificate | no-effect
+/// quoted-value | encrypted-colon | include-loop | tls-without-certificate | no-effect | definitions-not-json
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
@@ -229,6 +230,10 @@ impl Collector<'_> {
                 }
                 Fact::Unknown(why) => undecided.push(why),
             }
+        }
+        if let (Fact::Known(settings), Fact::Known(advanced), Some(version)) = (&settings, &advanced, self.parser.version) {
+            let files = definitions::Files { host: self.host, user: &self.user, version };
+            problems.extend(files.check(settings, advanced, &mut undecided));
         }
         undecided.extend(settings.why().map(str::to_owned));
         undecided.extend(advanced.why().map(str::to_owned));

@@ -30,6 +30,7 @@ const SCHEMA: &str = r#"
 {mapping, "loopback_users", "rabbit.loopback_users", [{datatype, {enum, [none]}}]}.
 {mapping, "loopback_users.$user", "rabbit.loopback_users", [{datatype, atom}]}.
 {translation, "rabbit.loopback_users", fun(C) -> C end}.
+{mapping, "load_definitions", "rabbit.load_definitions", [{datatype, string}, {validators, ["file_accessible"]}]}.
 {mapping, "ssl_options.certfile", "rabbit.ssl_options.certfile", [{datatype, string}, {validators, ["file_accessible"]}]}.
 {validator, "file_accessible", "no", fun(F) -> element(4, F) end}.
 "#;
@@ -145,6 +146,17 @@ fn a_file_that_the_broker_may_not_read_is_not_quoted_because_it_was_named() {
         assert!(!serde_json::to_string(&conf).unwrap().contains("$6$"), "{number}");
         assert_ne!(conf.boots, Fact::Known(true), "{number}");
     }
+}
+
+#[test]
+fn definitions_must_be_json() {
+    let with = |definitions: &str| {
+        let host = host("load_definitions = /etc/rabbitmq/definitions.json").file("/etc/rabbitmq/definitions.json", definitions);
+        let conf = conf_of(&host, &[]);
+        (conf.boots.known().copied(), conf.problems.known().unwrap().iter().map(|p| p.code.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(with("{\"users\": []}"), (Some(true), vec![]));
+    assert_eq!(with("{\"users\": [}"), (Some(false), vec!["definitions-not-json".to_owned()]));
 }
 
 #[test]
