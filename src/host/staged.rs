@@ -14,6 +14,8 @@ pub struct Staged<'a> {
     here: &'a dyn Host,
     dir: PathBuf,
     stands_for: Vec<PathBuf>,
+    /// See [`Staged::modes_do_not_count`].
+    lenient: bool,
     /// Whether the broker's user may read a file of this owner and mode.
     reader: Box<dyn Fn(&Meta) -> bool + Sync + 'a>,
     misses: Mutex<Vec<Miss>>,
@@ -30,6 +32,7 @@ impl<'a> Staged<'a> {
             here,
             dir: dir.to_owned(),
             stands_for: vec![stands_for.to_owned()],
+            lenient: false,
             reader: Box::new(|_| false),
             misses: Mutex::default(),
         }
@@ -40,6 +43,11 @@ impl<'a> Staged<'a> {
         if !self.stands_for.contains(&dir) {
             self.stands_for.push(dir);
         }
+    }
+
+    /// The files of the directory will get another owner and mode where they are going: everybody may read them.
+    pub fn modes_do_not_count(&mut self) {
+        self.lenient = true;
     }
 
     /// Who else may be shown a file: see [`Staged::read`].
@@ -110,9 +118,7 @@ impl<'a> Staged<'a> {
 /// Files of which the absence means something.
 fn is_configuration(rest: &Path) -> bool {
     let first = rest.iter().next().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let known = ["rabbitmq", "advanced", "enabled_plugins", "conf.d"];
-    first.is_empty()
-        || known.iter().any(|name| first.starts_with(name))
+    ["", "rabbitmq", "enabled_plugins", "conf.d"].contains(&first.as_str())
         || rest.extension().is_some_and(|e| e == "conf" || e == "config")
 }
 
@@ -168,6 +174,10 @@ impl Host for Staged<'_> {
             Err(_) if !self.in_place() && self.stands_for.iter().any(|root| root != path && root.starts_with(path)) => {
                 Ok(Meta { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, size: 0, mtime: 0 })
             }
+            Ok(meta) if moved && self.lenient => {
+                let bits = if meta.kind == Kind::Dir { 0o555 } else { 0o444 };
+                Ok(Meta { mode: meta.mode | bits, ..meta })
+            }
             got => got,
         };
         self.explained(got, host, &real)
@@ -210,14 +220,14 @@ mod tests {
     fn the_directory_takes_the_place_of_the_other() {
         let host = Fake::new()
             .file("/etc/rabbitmq/rabbitmq.conf", "host")
-            .file("/etc/rabbitmq/server.pem", "pem")
+            .file("/etc/rabbitmq/rabbitmq.pem", "pem")
             .file("/etc/hosts", "hosts")
             .file("/work/rabbitmq.conf", "work");
         let staged = Staged::new(&host, &host, Path::new("/work"), Path::new(ETC));
         let read = |path: &str| staged.read(Path::new(path), 99).map(|b| String::from_utf8_lossy(&b).into_owned());
         assert_eq!(read("/etc/rabbitmq/rabbitmq.conf").as_deref(), Ok("work"));
         assert!(read("/etc/rabbitmq/advanced.config").is_err_and(|m| m.is_absent()), "its absence means something");
-        assert_eq!(read("/etc/rabbitmq/server.pem").as_deref(), Ok("pem"));
+        assert_eq!(read("/etc/rabbitmq/rabbitmq.pem").as_deref(), Ok("pem"));
         assert_eq!(read("/etc/hosts").as_deref(), Ok("hosts"));
         assert_eq!(staged.list(Path::new(ETC)), Ok(vec!["rabbitmq.conf".to_owned()]));
         assert!(staged.misses().is_empty());

@@ -232,22 +232,10 @@ impl<'a> Checker<'a> {
 
     /// Checks one configuration and puts what is found into the result.
     fn add(&self, configuration: &Configuration, lint: &mut Lint) {
-        let home = configuration.dir == Path::new(arguments::HOME) && self.same;
-        let stands_for = match configuration.content {
-            Content::Whole => PathBuf::from(arguments::HOME),
-            Content::Named(_) => configuration.dir.clone(),
-        };
-        let base = if self.same { self.here } else { self.host };
-        let mut staged = Staged::new(base, self.here, &configuration.dir, &stands_for);
-        if let Some(user) = &self.user {
-            staged = staged.for_reader(|meta| user.allowed(meta, READ));
-        }
+        let home = self.is_home(configuration);
+        let in_place = home || self.prepared(configuration);
+        let mut staged = self.staged(configuration, in_place);
         let unit = if home { self.unit.clone() } else { elsewhere(&self.unit) };
-        let broker = Broker {
-            install: &self.install,
-            packed: self.packed,
-            in_place: self.user.is_some() && (home || self.prepared(configuration)),
-        };
         let (env, named) = match &configuration.content {
             Content::Whole => (env::collect(&staged, &unit), None),
             Content::Named(named) => (with_plugins(env::with_file(&staged, &unit, named.env.as_deref()), named), Some(named)),
@@ -256,14 +244,14 @@ impl<'a> Checker<'a> {
         if let (Some(prefix), None, false) = (prefix, named, home) {
             staged.stands_for_too(PathBuf::from(format!("{prefix}{}", arguments::HOME)));
         }
+        let broker = Broker { install: &self.install, packed: self.packed, in_place: in_place && self.user.is_some() };
         let plugins = plugins::collect_for(&staged, broker, &env);
         let paths = named.map(|n| n.paths(&configuration.dir));
-        let (conf, undecided) = conf::judge(&staged, broker, paths.as_ref(), &env, &plugins, &self.net);
-        let found = Found { host: &staged, env: &env, plugins: &plugins, conf: &conf, named };
-        let problems = found.problems();
-        let fatal = problems.iter().any(|p| p.fatal);
-        let mut unknown = undecided;
+        let (conf, mut unknown) = conf::judge(&staged, broker, paths.as_ref(), &env, &plugins, &self.net);
         unknown.extend(env.problems.why().map(str::to_owned));
+        let found = Found { host: &staged, env: &env, plugins: &plugins, conf: &conf, named };
+        let (problems, unread) = (found.problems(), found.unread());
+        let fatal = problems.iter().any(|p| p.fatal);
         let names = Names(&configuration.shown);
         lint.configurations.push(Judged {
             name: configuration.name.clone(),
@@ -272,9 +260,33 @@ impl<'a> Checker<'a> {
         });
         lint.settings.extend(settings(&conf, &names));
         lint.problems.extend(problems.into_iter().map(|p| names.problem(p)));
-        let unread = found.unread();
         lint.incomplete |= !fatal && (unread || staged.misses().iter().any(|miss| matters(miss, &unknown)));
         lint.unknown.extend(unknown.iter().map(|why| names.text(why)));
+    }
+
+    /// The files are those that the broker of this host reads.
+    fn is_home(&self, configuration: &Configuration) -> bool {
+        configuration.dir == Path::new(arguments::HOME) && self.same
+    }
+
+    /// The host with the files in their place.
+    fn staged(&self, configuration: &Configuration, in_place: bool) -> Staged<'_> {
+        let base = if self.same { self.here } else { self.host };
+        let home = Path::new(arguments::HOME);
+        let stands_for = match configuration.content {
+            Content::Whole => home,
+            Content::Named(_) => &configuration.dir,
+        };
+        let mut staged = Staged::new(base, self.here, &configuration.dir, stands_for);
+        if let Some(user) = &self.user {
+            staged = staged.for_reader(|meta| user.allowed(meta, READ));
+        }
+        if !in_place {
+            // A certificate that is to be installed with the files may lie beside them.
+            staged.stands_for_too(home.to_owned());
+            staged.modes_do_not_count();
+        }
+        staged
     }
 
     /// A directory that root or the broker's user has prepared: its owners and modes are meant.

@@ -1,6 +1,7 @@
 //! A line of a file with a mark under the word that is meant, and what is said about it.
 
 use super::term::{Term, Tone, clean, wrap};
+use crate::facts::conf::secrets::REDACTED;
 use unicode_width::UnicodeWidthStr;
 
 /// Columns before the line.
@@ -8,7 +9,7 @@ const INDENT: usize = 4;
 
 /// The line, and below it the mark with the message, or the message in lines of its own. `column` counts from 1.
 pub fn excerpt(term: &Term, source: &str, column: Option<u32>, message: &str, tone: Tone) -> Vec<String> {
-    let (source, column) = window(source, column.unwrap_or(1).max(1) as usize - 1, term.width - INDENT);
+    let (source, column) = window(source, start(source, column), term.width - INDENT);
     let before: String = source.chars().take(column).collect();
     let lead = INDENT + clean(&before).width();
     let caret = "^".repeat(clean(&marked(&source, column)).width().max(1));
@@ -22,6 +23,13 @@ pub fn excerpt(term: &Term, source: &str, column: Option<u32>, message: &str, to
         lines.extend(wrap(&message, term.width - INDENT).into_iter().map(|line| format!("{:INDENT$}{line}", "")));
     }
     lines
+}
+
+/// Where the mark begins, counted from 0. Of what is struck out no part can be meant.
+fn start(source: &str, column: Option<u32>) -> usize {
+    let column = column.unwrap_or(1).max(1) as usize - 1;
+    let hidden = source.find(REDACTED).and_then(|at| source.get(..at)).map(|before| before.chars().count());
+    hidden.map_or(column, |hidden| column.min(hidden))
 }
 
 /// The word at a place, or what stands there instead of one.
@@ -40,7 +48,7 @@ fn window(line: &str, column: usize, room: usize) -> (String, usize) {
 }
 
 fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '\\')
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '\\' | ':' | '/' | '%')
 }
 
 #[cfg(test)]
@@ -65,5 +73,7 @@ mod tests {
         assert_eq!(lines[0], "    a = \\u{1b}[2J");
         assert_eq!(lines[1], "        ^^^^^^^^^");
         assert_eq!(lines.len(), 4);
+        let lines = excerpt(&TERM, "default_pass = <redacted>", Some(22), "cut", Tone::Bad);
+        assert_eq!(lines[1], "                   ^^^^^^^^^^ cut");
     }
 }

@@ -289,3 +289,49 @@ fn the_permission_that_is_missing_is_named() {
     says(&secret, &format!("needs search permission on {}", scratch.at("closed")));
     fs::set_permissions(scratch.at("closed"), fs::Permissions::from_mode(0o700)).unwrap();
 }
+
+/// The directory whose screen the README shows.
+fn deploy(scratch: &Scratch) {
+    let conf = "listeners.tcp.default = 5672\nheartbeatt = 30\ndefault_user = orders\ndefault_pass = s3cret#2026\n";
+    scratch.put("deploy/rabbitmq.conf", conf);
+    scratch.put("deploy/enabled_plugins", "[rabbitmq_management,rabbitmq_promethus].\n");
+}
+
+#[test]
+fn the_screen_in_the_readme_is_the_program_s() {
+    let scratch = Scratch::new("lint-readme");
+    deploy(&scratch);
+    let mut command = program(&["lint", "--rabbitmq", "4.1", "deploy/"]);
+    let ran = finish({
+        command.current_dir(scratch.path());
+        command
+    });
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(ran.code == 1 && readme.contains(&format!("$ rmq-audit lint --rabbitmq 4.1 deploy/\n{}```", ran.out)), "{}", ran.out);
+}
+
+#[test]
+fn a_packed_release_needs_no_installation() {
+    let tree = Scratch::new("lint-packed");
+    let lint = |args: &[&str]| run(&[&["lint", "--root", tree.path()], args].concat());
+    tree.put("cases/1/rabbitmq.conf", "heartbeat = 30\nlisteners.tcp.1 = 10.9.8.7:5672\n");
+    tree.put("cases/1/enabled_plugins", "[rabbitmq_management].\n");
+    for version in ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "4.0", "4.1", "4.2", "4.3", "4.0.5"] {
+        let ran = lint(&["--rabbitmq", version, "/cases/1"]);
+        assert!(ran.code == 0 && ran.out.starts_with(&format!("✓ RabbitMQ {version}")), "{version}: {ran:?}");
+    }
+    // A key that goes away, a key that comes.
+    tree.put("cases/2/rabbitmq.conf", "queue_master_locator = min-masters\n");
+    tree.put("cases/3/rabbitmq.conf", "default_queue_type = quorum\n");
+    for (case, version, code) in [("2", "3.13", 0), ("3", "3.11", 1), ("3", "4.0", 0)] {
+        assert_eq!(lint(&["--rabbitmq", version, &format!("/cases/{case}")]).code, code, "{case} {version}");
+    }
+    tree.put("cases/4/rabbitmq.conf", "ssl_options.certfile = /etc/rabbitmq/server.pem\n");
+    let ran = lint(&["--rabbitmq", "4.1", "/cases/4"]);
+    assert!(ran.code == 0 && ran.out.contains("the broker's user must be able to use"), "{ran:?}");
+    let document = lint(&["--rabbitmq", "4.1", "/cases/4", "--format", "json"]).json();
+    conforms("lint-1.json", &document);
+    assert_eq!((&document["boots"], document["unknown"].as_array().unwrap().len()), (&serde_json::Value::Null, 1));
+    let unknown = lint(&["--rabbitmq", "2.8", "/cases/1"]);
+    assert!(unknown.code == 2 && unknown.err.contains("3.8.9 to"), "{unknown:?}");
+}
