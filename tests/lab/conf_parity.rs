@@ -27,6 +27,8 @@ use oracle::{Answer, Oracle};
 const SAMPLE: usize = 300;
 const COUNT: usize = 2000;
 const SEED: u64 = 1;
+/// How many of a kind are shrunk and shown; the others are named.
+const SHRUNK: usize = 3;
 
 /// A sample on one suite.
 pub fn sample(suite: &'static str) -> Result<()> {
@@ -108,6 +110,7 @@ impl Bench {
             case.write(&root.join(judge::place(number).1)).with_context(|| case.name.clone())?;
         }
         let answers = self.both(&mut oracle, cases.len())?;
+        eprintln!("{}: {} cases judged, now the differences", self.suite, cases.len());
         let mut differences: BTreeMap<String, Vec<Difference>> = BTreeMap::new();
         for (case, (ours, answer)) in cases.iter().zip(&answers) {
             if let Some(what) = judge::difference(ours, answer) {
@@ -115,7 +118,7 @@ impl Bench {
             }
         }
         if shrink {
-            for difference in differences.values_mut().flatten() {
+            for difference in differences.values_mut().flat_map(|all| all.iter_mut().take(SHRUNK)) {
                 self.shrink(&mut oracle, difference)?;
             }
         }
@@ -211,8 +214,9 @@ impl Report {
         let mut text = String::new();
         for (kind, all) in &self.differences {
             text += &format!("## {}: {} of {kind}\n", self.suite, all.len());
-            for Difference { case, what } in all {
-                text += &format!("{}: {what}\n{}", case.name, case.show());
+            for (at, Difference { case, what }) in all.iter().enumerate() {
+                let shown = if at < SHRUNK { case.show() } else { String::new() };
+                text += &format!("{}: {what}\n{shown}", case.name);
             }
         }
         text

@@ -58,9 +58,6 @@ pub struct Oracle {
     errors: PathBuf,
 }
 
-/// Where the lab's files lie in the tree.
-pub const HOME: &str = "/lab";
-
 impl Oracle {
     /// Starts Erlang in `root`, and waits until the schemas are read.
     pub fn start(root: &Path) -> Result<Self> {
