@@ -2,7 +2,7 @@
 use super::unit::Unit;
 use super::{Fact, Where};
 use crate::formats::env_conf::Document;
-use crate::host::{Host, MAX_FILE, optional};
+use crate::host::{Host, MAX_SMALL_CONF, optional};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -126,7 +126,7 @@ pub fn with_file(host: &dyn Host, unit: &Fact<Option<Unit>>, file: Option<&str>)
 
 fn read(host: &dyn Host, from_unit: Fact<BTreeMap<String, Var>>, named: Option<&str>) -> Env {
     let file = named.unwrap_or(DEFAULT_FILE).to_owned();
-    let content = named.map_or(Ok(None), |file| optional(host.read(Path::new(file), MAX_FILE)));
+    let content = named.map_or(Ok(None), |file| optional(host.read(Path::new(file), MAX_SMALL_CONF)));
     let document = content.map(|c| c.map(|bytes| Document::parse(&bytes)));
     let problems = document.as_ref().map(|d| d.as_ref().map(|d| problems(d, &file)).unwrap_or_default());
     let from_file = match &document {

@@ -52,6 +52,8 @@ pub enum EditError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     bytes: Vec<u8>,
+    /// Where each line begins.
+    lines: Vec<usize>,
     assignments: Vec<Assignment>,
     /// Names that are set under a condition, with the line.
     conditional: BTreeMap<String, u32>,
@@ -63,8 +65,10 @@ pub struct Document {
 impl Document {
     /// Never fails.
     pub fn parse(bytes: &[u8]) -> Document {
+        let ends = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n');
         let mut doc = Document {
             bytes: bytes.to_vec(),
+            lines: std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect(),
             assignments: Vec::new(),
             conditional: BTreeMap::new(),
             problems: Vec::new(),
@@ -183,9 +187,9 @@ impl Document {
     }
 
     fn place(&self, at: usize) -> (u32, u32) {
-        let start = self.bytes[..at].iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
-        let line = self.bytes[..at].iter().filter(|b| **b == b'\n').count() as u32 + 1;
-        (line, String::from_utf8_lossy(&self.bytes[start..at]).chars().count() as u32 + 1)
+        let line = self.lines.partition_point(|start| *start <= at);
+        let start = line.checked_sub(1).and_then(|n| self.lines.get(n)).copied().unwrap_or(0);
+        (line as u32, String::from_utf8_lossy(&self.bytes[start..at]).chars().count() as u32 + 1)
     }
 
     fn problem(&mut self, code: &'static str, fatal: bool, text: String, at: usize) {

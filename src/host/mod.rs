@@ -37,6 +37,12 @@ use std::time::Duration;
 /// Largest file that is read whole, in bytes. Configuration files are a few kilobytes; a plugin archive of 3.8 is under 4 MiB.
 pub const MAX_FILE: u64 = 8 * 1024 * 1024;
 
+/// Largest file of a broker's configuration that is read, in bytes. What people write is a hundredth of it.
+pub const MAX_CONF: u64 = 1024 * 1024;
+
+/// The same for rabbitmq-env.conf and enabled_plugins, which hold a few lines.
+pub const MAX_SMALL_CONF: u64 = 64 * 1024;
+
 /// Why something could not be had. The text of `Display` is shown to the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "miss", rename_all = "kebab-case")]

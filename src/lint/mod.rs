@@ -6,7 +6,7 @@ pub use arguments::Refused;
 
 use crate::facts::conf::access::{READ, User};
 use crate::facts::conf::broker::{Broker, Packed};
-use crate::facts::conf::{self, Conf};
+use crate::facts::conf::{self, Conf, MANY};
 use crate::facts::env::{self, Env, Var};
 use crate::facts::net::{self, Net};
 use crate::facts::os::{self, Install};
@@ -338,9 +338,10 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = self.env.problems.known().into_iter().flatten().map(|p| self.of_env(p)).collect();
+        let mut problems: Vec<Problem> =
+            self.env.problems.known().into_iter().flatten().take(MANY).map(|p| self.of_env(p)).collect();
         problems.extend(self.conf.problems.known().into_iter().flatten().filter(|p| self.counts(p)).map(of_conf));
-        problems.extend(self.plugins.missing.known().into_iter().flatten().map(|plugin| self.unknown_plugin(plugin)));
+        problems.extend(self.unknown_plugins());
         problems.extend(self.passed_over());
         problems
     }
@@ -369,19 +370,29 @@ impl Found<'_> {
         }
     }
 
-    /// The broker starts without it and says nothing.
-    fn unknown_plugin(&self, plugin: &str) -> Problem {
-        let at = plugins::place_of(self.host, &self.plugins.file, plugin);
-        let near = self.plugins.available.known().into_iter().flatten().filter(|a| a.starts_with("rabbitmq_"));
-        let near = near.map(|a| (distance(plugin, a, 4), a)).filter(|(d, _)| *d <= 4).min();
-        Problem {
-            key: Some(plugin.to_owned()),
-            code: "unknown-plugin".to_owned(),
-            message: format!("there is no plugin `{plugin}`: the broker starts without it and says nothing"),
-            suggestion: near.map(|(_, name)| name.clone()),
-            text: conf::line_of(self.host, &at),
-            ..blank(&at)
+    /// The broker starts without them and says nothing.
+    fn unknown_plugins(&self) -> Vec<Problem> {
+        let missing: BTreeSet<&String> = self.plugins.missing.known().into_iter().flatten().collect();
+        if missing.is_empty() {
+            return Vec::new();
         }
+        let places = plugins::places(self.host, &self.plugins.file);
+        let problem = |plugin: &&String| {
+            let at = places.get(*plugin)?;
+            let near = self.plugins.available.known().into_iter().flatten().filter(|a| a.starts_with("rabbitmq_"));
+            let near = near.map(|a| (distance(plugin, a, 4), a)).filter(|(d, _)| *d <= 4).min();
+            Some(Problem {
+                key: Some((*plugin).clone()),
+                code: "unknown-plugin".to_owned(),
+                message: format!("there is no plugin `{plugin}`: the broker starts without it and says nothing"),
+                suggestion: near.map(|(_, name)| name.clone()),
+                text: conf::line_of(self.host, at),
+                ..blank(at)
+            })
+        };
+        let mut problems: Vec<Problem> = missing.iter().take(MANY).filter_map(problem).collect();
+        problems.sort_by_key(|p| (p.line, p.column));
+        problems
     }
 
     /// Files that the broker would not look at: what is no regular file, and names that mean nothing to it.

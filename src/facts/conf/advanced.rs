@@ -4,7 +4,7 @@ use super::files::{Format, Found};
 use super::{Problem, secrets, settings};
 use crate::facts::{Fact, Where};
 use crate::formats::erlang::{self, Term};
-use crate::host::{Host, MAX_FILE};
+use crate::host::{Host, MAX_CONF};
 use std::path::Path;
 
 /// The file that is in force.
@@ -35,7 +35,7 @@ pub fn read(host: &dyn Host, files: &[Found], problems: &mut Vec<Problem>) -> Fa
             return settings::not_the_brokers(&file.path).into();
         }
     }
-    let bytes = match host.read(Path::new(&file.path), MAX_FILE) {
+    let bytes = match host.read(Path::new(&file.path), MAX_CONF) {
         Ok(bytes) => bytes,
         Err(miss) => return miss.into(),
     };

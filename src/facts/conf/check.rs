@@ -2,7 +2,7 @@
 
 use super::access::{self, Access, User};
 use super::settings::{Line, Settings};
-use super::{Problem, secrets};
+use super::{MANY, Problem, secrets};
 use crate::facts::Fact;
 use crate::formats::schema::laws::{Complaint, Law, Values};
 use crate::formats::schema::validators::{HostCheck, Validity};
@@ -36,6 +36,8 @@ pub struct Findings {
     /// Why it is not certain that the broker boots.
     pub undecided: Vec<String>,
 }
+
+const UNKNOWN_KEY: &str = "unknown-key";
 
 /// Checks all settings.
 pub fn check(context: &Context<'_>, settings: &Settings) -> Findings {
@@ -94,6 +96,9 @@ impl<'a> Run<'a> {
                 format!("{}: not in the part of the schemas that could be read ({})", line.entry.key, schema.unread.join("; "));
             return self.out.undecided.push(why);
         }
+        if self.out.problems.iter().filter(|p| p.code == UNKNOWN_KEY).count() == MANY {
+            return;
+        }
         let near = schema.nearest(&line.entry.words);
         // Of several keys below the one that was written, the one whose value fits is meant; any text fits a text.
         let misfit = |key: &&String| match schema.find(&words(key)) {
@@ -107,7 +112,7 @@ impl<'a> Run<'a> {
         let below = near.iter().filter(|k| k.strip_prefix(&line.entry.key).is_some_and(|rest| rest.starts_with('.')));
         let best = below.min_by_key(misfit).or(near.first());
         let message = format!("this RabbitMQ has no setting `{}`: it does not boot with it", line.entry.key);
-        let mut problem = line.problem("unknown-key", true, message, line.at());
+        let mut problem = line.problem(UNKNOWN_KEY, true, message, line.at());
         if best.is_some_and(|key| secrets::is_secret(key)) {
             problem.value = None;
             problem.text = secrets::line("password", &line.entry.text, line.entry.value_column);

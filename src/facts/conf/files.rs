@@ -5,7 +5,7 @@ use super::access::{self, Access, User};
 use super::variable;
 use crate::facts::{Fact, env::Env};
 use crate::formats::erlang;
-use crate::host::{Got, Host, Kind, MAX_FILE, Miss, optional};
+use crate::host::{Got, Host, Kind, MAX_CONF, Miss, optional};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -133,7 +133,7 @@ impl Search<'_> {
 
     /// A main file without a telling name: Erlang if it holds terms, else the rabbitmq.conf format.
     fn sniff(&self, path: &str) -> Got<Format> {
-        let bytes = self.host.read(Path::new(path), MAX_FILE)?;
+        let bytes = self.host.read(Path::new(path), MAX_CONF)?;
         let erlang = !bytes.is_empty() && std::str::from_utf8(&bytes).is_ok_and(|t| erlang::consult(t).is_ok());
         Ok(if erlang { Format::Erlang } else { Format::Cuttlefish })
     }

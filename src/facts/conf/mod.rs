@@ -18,7 +18,7 @@ use super::plugins::Plugins;
 use super::{Fact, Where};
 use crate::formats::schema::Schema;
 use crate::host::overlay::Overlay;
-use crate::host::{Host, MAX_FILE};
+use crate::host::{Host, MAX_CONF};
 use access::User;
 use advanced::Advanced;
 use broker::{Broker, Parser};
@@ -127,6 +127,9 @@ pub struct LoopbackUsers {
     /// Keys that made it so, e.g. `loopback_users.guest`.
     pub keys: Vec<String>,
 }
+
+/// Problems of one kind that are told one by one: a file in the wrong format has thousands.
+pub const MANY: usize = 100;
 
 /// What the environment sets a variable to, by its name without `RABBITMQ_`. Empty counts as unset, except for the lists of
 /// plugins and feature flags.
@@ -335,7 +338,7 @@ impl Collector<'_> {
 /// The line of a place as it may be shown; empty if it is not to be had.
 pub fn line_of(host: &dyn Host, at: &Where) -> String {
     let number = at.line.and_then(|l| usize::try_from(l).ok()).unwrap_or(0);
-    let bytes = host.read(at.file.as_ref(), MAX_FILE).unwrap_or_default();
+    let bytes = host.read(at.file.as_ref(), MAX_CONF).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     number.checked_sub(1).and_then(|n| text.lines().nth(n)).map(secrets::any_line).unwrap_or_default()
 }

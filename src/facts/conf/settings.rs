@@ -2,10 +2,10 @@
 
 use super::access::{self, User};
 use super::files::{Format, Found, MAX_FILES, fits};
-use super::{Problem, Setting, secrets};
+use super::{MANY, Problem, Setting, secrets};
 use crate::facts::{Fact, Where};
 use crate::formats::rabbitmq_conf::{Dialect, Document, Entry, Include, SyntaxError};
-use crate::host::{Host, Kind, MAX_FILE, Miss};
+use crate::host::{Host, Kind, MAX_CONF, Miss};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -82,10 +82,16 @@ impl Settings {
 
     /// The fact: effective settings by key, secrets struck out.
     pub fn facts(&self) -> BTreeMap<String, Setting> {
+        let mut all: BTreeMap<&[String], Vec<Where>> = BTreeMap::new();
+        for line in &self.lines {
+            all.entry(&line.entry.words).or_default().push(line.at());
+        }
         let fact = |(words, index): (&Vec<String>, &usize)| {
             let line = self.lines.get(*index)?;
-            let earlier = self.lines.iter().take(*index).filter(|l| l.entry.words == *words).map(Line::at).collect();
-            Some((line.entry.raw_key.clone(), Setting { value: line.shown(), at: line.at(), overrides: earlier }))
+            let mut overrides = all.get(words.as_slice()).cloned().unwrap_or_default();
+            // The last one is the one that counts.
+            overrides.pop();
+            Some((line.entry.raw_key.clone(), Setting { value: line.shown(), at: line.at(), overrides }))
         };
         self.effective.iter().filter_map(fact).collect()
     }
@@ -100,8 +106,19 @@ pub fn read(
     dialect: Dialect,
     problems: &mut Vec<Problem>,
 ) -> Fact<Settings> {
-    let settings = Settings::default();
-    let mut reader = Reader { host, user, dialect, settings, problems, unknown: None, open: Vec::new(), files: 0, bytes: 0 };
+    let mut reader = Reader {
+        host,
+        user,
+        dialect,
+        settings: Settings::default(),
+        problems,
+        unknown: None,
+        open: Vec::new(),
+        files: 0,
+        bytes: 0,
+        includes: 0,
+        remarks: 0,
+    };
     for file in files.iter().filter(|f| f.format == Format::Cuttlefish && f.ignored.is_none()) {
         if let Fact::Known(false) = file.fact.readable_by_broker {
             reader.problems.push(unreadable(&file.path));
@@ -146,8 +163,10 @@ pub fn unreadable(path: &str) -> Problem {
 
 /// Deepest chain of `include`s that is followed.
 const MAX_INCLUDES: usize = 10;
+/// Most settings of one configuration; many of what follows compares each with each.
+const MAX_SETTINGS: usize = 5000;
 /// Most bytes that the files of one configuration may have together.
-const MAX_BYTES: usize = 32 * 1024 * 1024;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 struct Reader<'a> {
     host: &'a dyn Host,
@@ -161,6 +180,10 @@ struct Reader<'a> {
     /// How many files were read; one that is included twice is read twice, as by the broker.
     files: usize,
     bytes: usize,
+    /// `include` lines that were followed.
+    includes: usize,
+    /// Problems that do not stop the boot.
+    remarks: usize,
 }
 
 impl Reader<'_> {
@@ -181,7 +204,7 @@ impl Reader<'_> {
         if !errors.is_empty() && bytes.contains(&0) {
             return self.binary(path);
         }
-        self.problems.extend(errors.iter().map(|error| syntax(path, error)));
+        self.problems.extend(errors.iter().take(MANY).map(|error| syntax(path, error)));
         self.open.push(plain(Path::new(path)));
         let first = self.settings.lines.len();
         let mut includes = document.includes().into_iter().peekable();
@@ -202,7 +225,7 @@ impl Reader<'_> {
         if self.files == MAX_FILES {
             return Err(Miss::TooBig { what: format!("{path}, one file of many"), limit: MAX_FILES as u64 });
         }
-        let bytes = self.host.read(Path::new(path), MAX_FILE)?;
+        let bytes = self.host.read(Path::new(path), MAX_CONF)?;
         self.files += 1;
         self.bytes += bytes.len();
         if self.bytes > MAX_BYTES {
@@ -226,6 +249,11 @@ impl Reader<'_> {
         let base = Path::new(from).parent().unwrap_or(Path::new("/")).join(&include.path);
         let (Some(dir), Some(name)) = (base.parent(), base.file_name().map(|n| n.to_string_lossy().into_owned())) else { return };
         if self.unknown.is_some() {
+            return;
+        }
+        self.includes += 1;
+        if self.includes > MAX_FILES {
+            self.unknown.get_or_insert(Miss::TooBig { what: format!("{from}, includes up to it"), limit: MAX_FILES as u64 });
             return;
         }
         if self.open.len() > MAX_INCLUDES {
@@ -252,7 +280,7 @@ impl Reader<'_> {
     /// The broker's parser has no guard: it reads on until the memory ends.
     fn circle(&mut self, from: &str, include: &Include) {
         let at = Where { file: from.to_owned(), line: Some(include.line), column: Some(1) };
-        if self.problems.iter().any(|p| p.code == "include-loop" && p.at == at) {
+        if self.problems.iter().any(|p| p.code == "include-loop" && p.at.file == at.file) {
             return;
         }
         self.problems.push(Problem {
@@ -267,9 +295,21 @@ impl Reader<'_> {
         });
     }
 
+    /// A problem that does not stop the boot.
+    fn remark(&mut self, problem: Problem) {
+        self.remarks += 1;
+        if self.remarks <= MANY {
+            self.problems.push(problem);
+        }
+    }
+
     fn line(&mut self, path: &str, entry: Entry, first_of_file: usize) {
         let line = Line { file: path.to_owned(), entry };
         let index = self.settings.lines.len();
+        if index == MAX_SETTINGS {
+            self.unknown.get_or_insert(Miss::TooBig { what: format!("{path}, settings up to it"), limit: MAX_SETTINGS as u64 });
+            return;
+        }
         if line.secret() && !self.settings.with_secret.iter().any(|f| f == path) {
             self.settings.with_secret.push(path.to_owned());
         }
@@ -278,12 +318,12 @@ impl Reader<'_> {
             && earlier.file == path
         {
             let message = format!("{} is already set in line {}; this line counts", line.entry.key, earlier.entry.line);
-            self.problems.push(line.problem("duplicate", false, message, line.at()));
+            self.remark(line.problem("duplicate", false, message, line.at()));
         }
         if let Some(column) = cut_by_hash(&line.entry) {
             let message = format!("the value ends at the `#` in column {column}: the rest of the line is a comment");
             let at = Where { column: Some(column), ..line.at() };
-            self.problems.push(line.problem("value-cut-by-hash", false, message, at));
+            self.remark(line.problem("value-cut-by-hash", false, message, at));
         }
         self.settings.lines.push(line);
     }

@@ -7,10 +7,10 @@ use super::conf::broker::{Broker, Packed};
 use super::conf::variable;
 use super::{Fact, Where, env, os};
 use crate::formats::erlang::{self, Term};
-use crate::host::{Got, Host, MAX_FILE, Miss, optional};
+use crate::host::{Got, Host, MAX_SMALL_CONF, Miss, optional};
 use packages::Package;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Plugins: enabled by file, present on disk.
@@ -126,12 +126,14 @@ fn started_of(shipped: &[String], enabled: &[String]) -> Vec<String> {
     started
 }
 
-/// Where a plugin is named in the file.
-pub fn place_of(host: &dyn Host, file: &str, plugin: &str) -> Where {
-    let terms = latin1(&host.read(Path::new(file), MAX_FILE).unwrap_or_default());
-    let terms = erlang::consult(&terms).unwrap_or_default();
-    let term = terms.iter().filter_map(Term::list).flatten().find(|t| t.atom() == Some(plugin));
-    Where { file: file.to_owned(), line: term.map(|t| t.line), column: term.map(|t| t.column) }
+/// Where each plugin is named first in the file.
+pub fn places(host: &dyn Host, file: &str) -> BTreeMap<String, Where> {
+    let text = latin1(&host.read(Path::new(file), MAX_SMALL_CONF).unwrap_or_default());
+    let terms = erlang::consult(&text).unwrap_or_default();
+    let place =
+        |t: &Term| Some((t.atom()?.to_owned(), Where { file: file.to_owned(), line: Some(t.line), column: Some(t.column) }));
+    // Of two with one name the last one inserted stays.
+    terms.iter().filter_map(Term::list).flatten().rev().filter_map(place).collect()
 }
 
 /// The broker reads the file byte by byte, as Latin-1.
@@ -155,7 +157,7 @@ fn named(list: &str, available: &Fact<BTreeSet<String>>) -> Fact<Vec<String>> {
 }
 
 fn from_file(host: &dyn Host, broker: Broker<'_>, path: &str) -> (Fact<Vec<String>>, Fact<Option<PluginsProblem>>) {
-    let bytes = match optional(host.read(Path::new(path), MAX_FILE)) {
+    let bytes = match optional(host.read(Path::new(path), MAX_SMALL_CONF)) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return (Fact::Known(Vec::new()), Fact::Known(None)),
         Err(miss) => return (miss.clone().into(), miss.into()),
