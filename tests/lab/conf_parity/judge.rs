@@ -1,26 +1,33 @@
 //! What the product says of a directory, and whether the broker's parser says the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::oracle::{Answer, Blame};
 use crate::exec;
 
 /// The product's verdict.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Ours {
     pub boots: Option<bool>,
     /// Why `boots` is not known.
-    pub why: String,
+    pub unknown: Vec<String>,
     pub problems: Vec<Problem>,
-    /// Key as spelt in the file → value.
-    pub settings: Option<BTreeMap<String, String>>,
+    pub settings: Vec<Setting>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Setting {
+    /// As spelt in the file.
+    pub key: String,
+    pub value: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -29,36 +36,19 @@ pub struct Problem {
     pub fatal: bool,
     pub key: Option<String>,
     pub message: String,
-    pub file: Option<String>,
+    pub file: String,
     pub line: Option<u32>,
 }
 
-/// Asks the product about a directory of the tree `root`.
+/// Asks the product about a directory of the tree `root`, which becomes its /etc/rabbitmq.
 pub fn ours(binary: &Path, root: &Path, dir: &str) -> Result<Ours> {
     let etc = root.join("etc/rabbitmq");
-    let _ = std::fs::remove_file(&etc);
-    std::os::unix::fs::symlink(dir, &etc)?;
+    let _ = fs::remove_file(&etc);
+    symlink(dir, &etc)?;
     let mut command = Command::new(binary);
-    command.arg("--root").arg(root).args(["facts", "--format", "json"]);
+    command.arg("lint").arg("--root").arg(root).args(["--format", "json"]);
     let output = exec::run(&mut command, b"", Duration::from_secs(60))?;
-    let facts: Value = serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))?;
-    let conf = &facts["conf"];
-    let problems = conf["problems"].as_array().cloned().unwrap_or_default();
-    let problems = problems.into_iter().map(|mut problem| {
-        problem["file"] = problem["at"]["file"].clone();
-        problem["line"] = problem["at"]["line"].clone();
-        serde_json::from_value(problem)
-    });
-    let setting = |(key, setting): (&String, &Value)| Some((key.clone(), setting["value"].as_str()?.to_owned()));
-    Ok(Ours {
-        boots: conf["boots"].as_bool(),
-        why: if conf["boots"].is_boolean() { String::new() } else { conf["boots"].to_string() },
-        problems: problems.collect::<Result<_, _>>()?,
-        settings: conf["settings"]
-            .as_object()
-            .filter(|o| !o.contains_key("unknown"))
-            .map(|all| all.iter().filter_map(setting).collect()),
-    })
+    serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))
 }
 
 /// Problems that come after the parser: listeners that cannot be opened, plugins. The oracle does not get that far. Everything
@@ -78,9 +68,9 @@ pub fn difference(ours: &Ours, oracle: &Answer) -> Option<String> {
         (None, _) if !fatal.is_empty() => Some(format!("boots; we say it does not: {}", listed(&fatal))),
         (None, Some(false)) if foreseen => settings(ours, oracle),
         (None, Some(false)) => Some("boots; we say it does not, without a fatal problem".into()),
-        (None, None) => Some(format!("boots; we do not know: {}", ours.why)),
+        (None, None) => Some(format!("boots; we do not know: {}", ours.unknown.join("; "))),
         (Some(phase), _) if fatal.is_empty() => {
-            let what = if ours.boots.is_none() { format!("we do not know: {}", ours.why) } else { "we find nothing".into() };
+            let what = if ours.boots.is_none() { format!("we do not know: {}", ours.unknown.join("; ")) } else { "we find nothing".into() };
             Some(format!("stops in {phase} ({}); {what}", blames(&oracle.errors)))
         }
         (Some(phase), _) => match phase.as_str() {
@@ -101,7 +91,7 @@ fn places(fatal: &[&Problem], oracle: &Answer) -> Option<String> {
     let tail = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     for blame in &oracle.errors {
         let Some(file) = &blame.file else { continue };
-        let first = fatal.iter().filter(|p| p.file.as_deref().map(tail) == Some(tail(file))).min_by_key(|p| p.line);
+        let first = fatal.iter().filter(|p| tail(&p.file) == tail(file)).min_by_key(|p| p.line);
         match (first, blame.line) {
             (None, _) => return Some(format!("cannot be parsed ({}); we name another file", blames(&oracle.errors))),
             (Some(first), Some(line)) if first.line != Some(line) => {
@@ -147,9 +137,9 @@ fn keys(phase: &str, fatal: &[&Problem], oracle: &Answer) -> Option<String> {
 
 /// The effective settings, where both read them. Secrets are not compared, nor values that are read from other files.
 fn settings(ours: &Ours, oracle: &Answer) -> Option<String> {
-    let (Some(ours), Some(theirs)) = (&ours.settings, &oracle.settings) else { return None };
+    let theirs = oracle.settings.as_ref()?;
     let plain = |key: &str| key.replace("\\.", ".");
-    let mine: BTreeMap<String, &String> = ours.iter().map(|(key, value)| (plain(key), value)).collect();
+    let mine: BTreeMap<String, &String> = ours.settings.iter().map(|s| (plain(&s.key), &s.value)).collect();
     for (key, value) in theirs {
         match mine.get(key) {
             None => return Some(format!("it reads {key}, we do not")),

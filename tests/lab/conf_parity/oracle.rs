@@ -70,6 +70,8 @@ impl Oracle {
         if ready["ready"] != true {
             bail!("the schemas cannot be read: {ready}");
         }
+        oracle.ask("hurry")?;
+        oracle.answer::<bool>()?;
         Ok(oracle)
     }
 
