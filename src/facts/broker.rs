@@ -658,6 +658,7 @@ mod tests {
             Call::LogLocations => list(vec![]),
             Call::KhepriEnabled => panic!("3.8 is not asked"),
             Call::RunningNodes => list(vec![atom("rabbit@mq1")]),
+            Call::ConfigState | Call::MemoryWatermark | Call::Accepts(_) | Call::Differences(_) => panic!("asked elsewhere"),
         })
     }
 

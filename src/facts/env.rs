@@ -83,6 +83,8 @@ pub struct Env {
     pub present: Fact<bool>,
     /// Effective variables by name, e.g. `NODE_PORT`. A variable whose value cannot be read without running a shell is unknown.
     pub vars: Fact<BTreeMap<String, Var>>,
+    /// The file sets a password or cookie, and its mode lets every user of this host read it.
+    pub secret_readable: Fact<bool>,
     /// What keeps the file from being applied, or the broker from starting: CRLF, `NODE_PORT = 5677`, a failing last command.
     pub problems: Fact<Vec<EnvProblem>>,
 }
@@ -100,7 +102,7 @@ pub struct Var {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EnvProblem {
-    /// blanks-around-equals | crlf | last-command-fails | syntax | unreadable
+    /// blanks-around-equals | crlf | last-command-fails | last-command-may-fail | syntax | unreadable
     pub code: String,
     /// The broker does not start with it.
     pub fatal: bool,
@@ -129,6 +131,11 @@ fn read(host: &dyn Host, from_unit: Fact<BTreeMap<String, Var>>, named: Option<&
     let content = named.map_or(Ok(None), |file| optional(host.read(Path::new(file), MAX_SMALL_CONF)));
     let document = content.map(|c| c.map(|bytes| Document::parse(&bytes)));
     let problems = document.as_ref().map(|d| d.as_ref().map(|d| problems(d, &file)).unwrap_or_default());
+    let secret_readable = match &document {
+        Ok(Some(d)) if holds_secret(d) => host.stat(Path::new(&file), true).map(|meta| meta.mode & 0o004 != 0).into(),
+        Ok(_) => Fact::Known(false),
+        Err(miss) => Fact::Unknown(miss.to_string()),
+    };
     let from_file = match &document {
         Err(miss) => Fact::Unknown(miss.to_string()),
         Ok(None) => Fact::Known(BTreeMap::new()),
@@ -137,6 +144,7 @@ fn read(host: &dyn Host, from_unit: Fact<BTreeMap<String, Var>>, named: Option<&
     Env {
         present: Fact::from(document.as_ref().map(Option::is_some).map_err(Clone::clone)),
         vars: merge(from_unit, from_file),
+        secret_readable,
         problems: Fact::from(problems.map_err(Clone::clone)),
         file,
     }
@@ -191,8 +199,20 @@ fn effective(unit: &BTreeMap<String, Var>, file: &BTreeMap<String, Var>, name: &
     candidates.find(counts).cloned()
 }
 
+/// Whether a variable of this name holds a secret.
+fn is_secret(name: &str) -> bool {
+    ["PASS", "COOKIE", "SECRET"].iter().any(|s| name.contains(s))
+}
+
+/// Whether the file gives a secret variable a value, or hands the cookie to Erlang.
+fn holds_secret(document: &Document) -> bool {
+    let used = |name: &str| USED.contains(&name.strip_prefix("RABBITMQ_").unwrap_or(name));
+    let secret = |value: &str, name: &str| !value.is_empty() && (is_secret(name) || without_cookie(value) != value);
+    document.vars().iter().any(|(name, (value, _))| used(name) && value.as_ref().is_ok_and(|v| secret(v, name)))
+}
+
 fn strike_out(name: &str, var: Var) -> Var {
-    let secret = ["PASS", "COOKIE", "SECRET"].iter().any(|s| name.contains(s));
+    let secret = is_secret(name);
     let value = var.value.map(|value| if secret { STRUCK_OUT.to_owned() } else { without_cookie(&value) });
     Var { value, ..var }
 }
@@ -219,7 +239,18 @@ fn problems(document: &Document, file: &str) -> Vec<EnvProblem> {
         text: p.text.clone(),
         at: place(p.line, p.column),
     };
-    document.problems().iter().map(problem).collect()
+    let may_fall_away = document.undecided().map(|why| EnvProblem {
+        code: "last-command-may-fail".to_owned(),
+        fatal: false,
+        text: why.to_owned(),
+        at: Where { file: file.to_owned(), line: line_in(why), column: None },
+    });
+    document.problems().iter().map(problem).chain(may_fall_away).collect()
+}
+
+/// The number in `… line 15 …`.
+fn line_in(why: &str) -> Option<u32> {
+    why.split_once("line ")?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -281,6 +312,11 @@ mod tests {
 
     #[test]
     fn what_is_not_certain_is_unknown() {
+        let may = env("NODE_PORT=5677\n[ -f /x ] && A=1\n", &[]).problems;
+        assert_eq!(
+            may.known().unwrap().iter().map(|p| (p.code.as_str(), p.fatal, p.at.line)).collect::<Vec<_>>(),
+            [("last-command-may-fail", false, Some(2))]
+        );
         let unclear = port("NODE_PORT=5677\n[ -f /x ] && A=1\n", &[]).unwrap();
         assert!(unclear.why().unwrap().contains("line 2"));
         assert!(env(". /etc/other\n", &[]).vars.why().unwrap().contains("line 1"));
@@ -298,6 +334,15 @@ mod tests {
         assert_eq!((env.file.as_str(), env.present.clone()), ("/srv/env", Fact::Known(false)));
         assert_eq!((value(&env, "NODE_PORT"), env.problems.clone()), (known("1"), Fact::Known(vec![])));
         assert_eq!(port("NODE_PORT=1\nfalse\n", &[]), None);
+    }
+
+    #[test]
+    fn a_secret_that_everybody_may_read_is_seen() {
+        let of =
+            |text: &str, mode: u32| collect(&Fake::new().file_with(DEFAULT_FILE, text, mode, 0, 109), &unit(&[])).secret_readable;
+        assert_eq!(of("DEFAULT_PASS=geheim\n", 0o644), Fact::Known(true));
+        assert_eq!(of("DEFAULT_PASS=geheim\n", 0o640), Fact::Known(false));
+        assert_eq!(of("NODE_PORT=5672\n", 0o644), Fact::Known(false));
     }
 
     #[test]

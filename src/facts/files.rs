@@ -222,11 +222,11 @@ impl Blank for Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::conf::tests::environment;
     use crate::host::fake::Fake;
 
     fn look(host: &Fake) -> Files {
-        let env =
-            Env { file: String::new(), present: Fact::Known(false), vars: Fact::Known([].into()), problems: Fact::Known(vec![]) };
+        let env = environment(&[]);
         let mut names = Names::blank("test");
         names.node = Fact::Known("rabbit@mq1".to_owned());
         collect(host, &super::super::os::collect_install(host), &env, &names)

@@ -5,7 +5,7 @@
 //! condition sees the tree, so that an unknown can never look like a value.
 
 use crate::host::overlay::Overlay;
-use crate::host::rpc::Target;
+use crate::host::rpc::{ConfigFiles, Target};
 use crate::host::{Got, Host, Miss};
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -118,6 +118,7 @@ pub mod os;
 pub mod plugins;
 pub mod process;
 pub mod resources;
+pub mod running;
 pub mod sockets;
 pub mod unit;
 
@@ -167,6 +168,7 @@ pub fn collect(host: &dyn Host) -> Facts {
             sockets::find_owners(host, &process, sockets, &listeners::ports(&conf.listeners));
         }
         let listeners = guarded(|| listeners::derive(&conf.listeners, &sockets, &node, &net));
+        let running = guarded(|| running::collect(host, &process, &sockets, &names, &node, &conf, &install));
         let firewall = joined(firewall);
         let clients = Vec::new();
         let exposure = Fact::blank("not derived yet");
@@ -182,6 +184,7 @@ pub fn collect(host: &dyn Host) -> Facts {
             conf,
             plugins,
             node,
+            running,
             firewall,
             log,
             files,
@@ -207,18 +210,28 @@ pub fn broker_target(host: &dyn Host) -> Got<Target> {
     }
 }
 
-/// Whether the broker would boot with these files in place of those on the host (`None`: removed); if not, why.
-pub fn would_boot(host: &dyn Host, files: &BTreeMap<PathBuf, Option<Vec<u8>>>) -> Result<(), String> {
+/// What would come of files that are not written yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forecast {
+    /// Why the broker would not boot with them.
+    pub verdict: Result<(), String>,
+    /// The configuration files that it would read.
+    pub files: ConfigFiles,
+}
+
+/// Whether the broker would boot with these files in place of those on the host (`None`: removed).
+pub fn would_boot(host: &dyn Host, files: &BTreeMap<PathBuf, Option<Vec<u8>>>) -> Forecast {
     let after = Overlay::new(host, files.clone());
     let unit = unit::collect(host, &os::collect(host).boot_time);
     let (install, env) = (os::collect_install(host), env::collect(&after, &unit));
     let conf = conf::check_with(host, &install, &env, &net::collect(host), files.clone());
     let fatal = conf.problems.known().and_then(|problems| problems.iter().find(|p| p.fatal));
-    match (conf.boots, fatal) {
+    let verdict = match (&conf.boots, fatal) {
         (Fact::Known(false), Some(p)) => Err(format!("{}:{}: {}", p.at.file, p.at.line.unwrap_or(0), p.message)),
         (Fact::Known(false), None) => Err("the broker would not boot with this configuration".into()),
         _ => Ok(()),
-    }
+    };
+    Forecast { verdict, files: conf.files_to_read() }
 }
 
 const CRASHED: &str = "this part of rmq-audit crashed; please report it";
@@ -245,7 +258,13 @@ fn joined<T: Blank>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
 
 impl Blank for env::Env {
     fn blank(why: &str) -> Self {
-        env::Env { file: String::new(), present: Fact::blank(why), vars: Fact::blank(why), problems: Fact::blank(why) }
+        env::Env {
+            file: String::new(),
+            present: Fact::blank(why),
+            vars: Fact::blank(why),
+            secret_readable: Fact::blank(why),
+            problems: Fact::blank(why),
+        }
     }
 }
 
@@ -254,6 +273,7 @@ impl Blank for conf::Conf {
         conf::Conf {
             files: Fact::blank(why),
             settings: Fact::blank(why),
+            advanced: Fact::blank(why),
             problems: Fact::blank(why),
             boots: Fact::blank(why),
             listeners: Fact::blank(why),
@@ -303,6 +323,8 @@ pub struct Facts {
     pub conf: conf::Conf,
     pub plugins: plugins::Plugins,
     pub node: Fact<Option<broker::Node>>,
+    /// Derived: what the running node makes of its configuration, beside the files; null: no broker VM runs.
+    pub running: Fact<Option<running::Running>>,
     pub firewall: Fact<firewall::Firewall>,
     pub log: log::Log,
     pub files: files::Files,

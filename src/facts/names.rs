@@ -157,23 +157,13 @@ impl Blank for Names {
 
 #[cfg(test)]
 mod tests {
-    use super::super::env::Var;
     use super::*;
+    use crate::facts::conf::tests::environment;
     use crate::host::{Output, fake::Fake};
-
-    fn env(vars: &[(&str, &str)]) -> Env {
-        let var = |value: &str| Var { value: Fact::Known(value.to_owned()), at: None };
-        Env {
-            file: String::new(),
-            present: Fact::Known(true),
-            vars: Fact::Known(vars.iter().map(|(k, v)| ((*k).to_owned(), var(v))).collect()),
-            problems: Fact::Known(vec![]),
-        }
-    }
 
     fn names(host: &Fake, vars: &[(&str, &str)]) -> Names {
         let processes = Processes { beam: Fact::Known(None), epmd: Fact::Known(None), other_brokers: Fact::Known(vec![]) };
-        collect(host, &env(vars), &processes, &super::super::net::collect(host))
+        collect(host, &environment(vars), &processes, &super::super::net::collect(host))
     }
 
     fn getent(name: &str) -> Command {

@@ -136,6 +136,7 @@ impl Blank for Resources {
 mod tests {
     use super::super::process::tests::{BROKER, with_process};
     use super::*;
+    use crate::facts::conf::tests::environment;
     use crate::host::fake::Fake;
 
     const MOUNTS: &str = "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
@@ -150,8 +151,7 @@ mod tests {
             .dir("/data/mnesia", 0o755, 0, 0)
             .link("/var/lib/rabbitmq", "/data")
             .space("/data", 1000, 10);
-        let env =
-            Env { file: String::new(), present: Fact::Known(false), vars: Fact::Known([].into()), problems: Fact::Known(vec![]) };
+        let env = environment(&[]);
         let names = Names::blank("test");
         let found = collect(&host, &env, &names, &process::collect(&host, &Fact::Known(0)));
         let disk = found.data_disk.known().cloned().flatten().unwrap();

@@ -3,12 +3,13 @@
 use super::action::{PHASES, Phase, UnitNeed};
 use super::change::{Change, Doer, Op, Was};
 use super::journal::{Journal, Run, RunState, RunStep};
+use super::oracle::{self, Opinion};
 use super::plan::{Context, Left, Plan, Selection, Step, UNSAFE_LOGIN, plan_after};
 use super::world::{Done, Trouble, World};
-use crate::facts::{Fact, Facts};
+use crate::facts::{Fact, Facts, Forecast};
 use crate::findings::Finding;
 use crate::host::amqp::{Answer, Login, Probe};
-use crate::host::rpc::Mutation;
+use crate::host::rpc::{ConfigFiles, Mutation};
 use crate::host::{Got, Miss};
 use crate::policy::Intent;
 use crate::rules::Severity;
@@ -94,8 +95,8 @@ pub trait Ui {
     fn interrupted(&self) -> Option<i32>;
 }
 
-/// Says of configuration files, as they would be (`None`: removed), why the broker would not boot with them.
-pub type ConfCheck<'a> = dyn Fn(&BTreeMap<PathBuf, Option<Vec<u8>>>) -> Result<(), String> + 'a;
+/// Judges configuration files as they would be (`None`: removed).
+pub type ConfCheck<'a> = dyn Fn(&BTreeMap<PathBuf, Option<Vec<u8>>>) -> Forecast + 'a;
 
 /// What became of a finding (the `fixes` of the report).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -418,8 +419,20 @@ impl<'a> Engine<'a> {
         if files.is_empty() {
             return Ok(());
         }
-        let Err(why) = check(&files) else { return Ok(()) };
-        let why = format!("the broker would not start with it: {why}");
+        let forecast = check(&files);
+        let why = match (forecast.verdict, self.opinion(&forecast.files, &files, before)) {
+            (Ok(()), Some(Opinion::Refuses(word))) => {
+                // Of two opinions the careful one counts, and both are told.
+                return Err(format!(
+                    "the broker's own check refuses it ({word}; its log says why), although rmq-audit found nothing wrong: not written"
+                ));
+            }
+            (Ok(()), _) => return Ok(()),
+            (Err(why), Some(Opinion::Takes)) => {
+                format!("the broker would not start with it: {why} (its own check of the files alone passes)")
+            }
+            (Err(why), _) => format!("the broker would not start with it: {why}"),
+        };
         if running(&before.facts) {
             return Err(why);
         }
@@ -432,6 +445,26 @@ impl<'a> Engine<'a> {
         plan.steps = stay;
         plan.left.extend(go.into_iter().map(|step| Left { rule: step.rule, why: why.clone(), needs: Vec::new() }));
         Ok(())
+    }
+
+    /// What the broker itself says of the new files, where it runs and can be asked.
+    fn opinion(&self, files: &ConfigFiles, replaced: &BTreeMap<PathBuf, Option<Vec<u8>>>, before: &Snapshot) -> Option<Opinion> {
+        let node = before.facts.node.known().and_then(Option::as_ref)?;
+        let install = before.facts.install.known().and_then(Option::as_ref)?;
+        let group = (*install.gid.known()?)?;
+        if node.booted.known() == Some(&false) {
+            return None;
+        }
+        match oracle::ask(self.world, files, replaced, group) {
+            Ok(opinion) => Some(opinion),
+            Err(trouble) => {
+                self.ui.say(Event::Failed {
+                    what: "the new configuration could not be shown to the running broker".into(),
+                    why: trouble.to_string(),
+                });
+                None
+            }
+        }
     }
 
     /// Looks again until everything repaired passes, or the time for it is over.

@@ -5,7 +5,7 @@ use super::apply::{Auditor, Event, Snapshot, State, Ui};
 use super::world::{Done, FileMeta, FileState, Look, Trouble, UnitNow, World};
 use crate::facts::*;
 use crate::findings::Finding;
-use crate::host::rpc::Mutation;
+use crate::host::rpc::{ConfigFiles, Mutation};
 use crate::policy::{ClientIntent, Intent};
 use crate::rules::Tier;
 use crate::rules::{FixRequest, Severity, Stage};
@@ -51,6 +51,8 @@ pub struct Fake {
     pub said: RefCell<Vec<Event>>,
     /// A rule that passes unless the port is open.
     pub open_is_bad: Cell<bool>,
+    /// The broker's own check refuses files that hold this.
+    pub abhors: Cell<Option<&'static str>>,
 }
 
 pub fn state(text: &str, mode: u32) -> FileState {
@@ -84,6 +86,7 @@ impl Fake {
             pid: Cell::new(100),
             said: RefCell::default(),
             open_is_bad: Cell::new(false),
+            abhors: Cell::new(None),
         }
     }
 
@@ -138,6 +141,19 @@ impl Drop for Guard {
 }
 
 impl World for Fake {
+    fn broker_takes(&self, files: &ConfigFiles) -> Done<Result<(), String>> {
+        let machine = self.machine.borrow();
+        for path in &files.files {
+            let state = machine.files.get(path).ok_or_else(|| Trouble::refused("the broker's own check", "no such file"))?;
+            assert!(state.meta.mode == 0o640 && state.meta.gid == 109, "{}: {:?}", path.display(), state.meta);
+            let text = String::from_utf8_lossy(&state.content).into_owned();
+            if self.abhors.get().is_some_and(|word| text.contains(word)) {
+                return Ok(Err("failed_to_prepare_configuration".into()));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     fn replace(&self, path: &Path, expect: Option<&FileState>, new: Option<&FileState>) -> Done {
         let size = |state: Option<&FileState>| state.map_or(0, |state| state.content.len());
         let full = self.full() && size(new) > size(expect);
@@ -474,11 +490,13 @@ pub fn facts(machine: &Machine) -> Facts {
             file: "/etc/rabbitmq/rabbitmq-env.conf".into(),
             present: unknown(),
             vars: unknown(),
+            secret_readable: unknown(),
             problems: unknown(),
         },
         conf: conf::Conf {
             files: Fact::Known(vec![file]),
             settings: Fact::Known(settings),
+            advanced: unknown(),
             problems: unknown(),
             boots: Fact::Known(!text.lines().any(|line| line.starts_with("heartbeatt"))),
             listeners: unknown(),
@@ -495,6 +513,7 @@ pub fn facts(machine: &Machine) -> Facts {
             problem: unknown(),
         },
         node: Fact::Known(machine.running.then_some(node)),
+        running: unknown(),
         firewall: unknown(),
         log: log::Log { sources: unknown(), events: unknown(), boot_failure: unknown(), refusals: unknown() },
         files: files::Files { cookie: unknown(), data_dirs: unknown(), log_dir: unknown() },

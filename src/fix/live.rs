@@ -3,7 +3,7 @@
 use super::action::Trial;
 use super::world::{Done, FileMeta, FileState, HostLook, Look, Trouble, UnitNow, World};
 use crate::host::dist::Dialer;
-use crate::host::rpc::{self, Call, Mutation, Target};
+use crate::host::rpc::{self, Call, ConfigFiles, Mutation, Target};
 use crate::host::write::{self, Hand, WriteError};
 use crate::host::{Command, Got, Host, Miss, replica};
 use std::path::{Path, PathBuf};
@@ -135,6 +135,17 @@ impl World for LiveWorld<'_> {
         // nft says what is wrong first, then where; the others end with it.
         let error = said.lines().find(|line| line.starts_with("Error: ")).or_else(|| said.trim().lines().next_back());
         Err(Trouble::failed(what, error.unwrap_or("it said nothing")))
+    }
+
+    fn broker_takes(&self, files: &ConfigFiles) -> Done<Result<(), String>> {
+        const WHAT: &str = "the broker's own check";
+        let refused = |miss: Miss| Trouble::refused(WHAT, miss);
+        let target = (self.target)().map_err(refused)?;
+        let answer = self.dialer.call(&target, &Call::Accepts(files.clone())).map_err(refused)?;
+        match rpc::elements(&answer) {
+            [] => Ok(Ok(())),
+            parts => Ok(Err(parts.last().map(rpc::brief).unwrap_or_default())),
+        }
     }
 
     fn broker(&self, mutation: &Mutation) -> Done {

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod change;
 pub mod journal;
 pub mod live;
+pub mod oracle;
 pub mod plan;
 pub mod world;
 

@@ -7,6 +7,7 @@ use super::plan::{Context, Plan, Selection, plan};
 use super::world::{Trouble, World};
 use crate::facts::{Fact, clients::Client};
 use crate::findings::Finding;
+use crate::host::rpc::ConfigFiles;
 use crate::rules::Tier;
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -341,30 +342,61 @@ fn a_configuration_that_would_not_boot_never_reaches_a_running_broker() {
     let fake = Fake::new();
     fake.machine.borrow_mut().running = true;
     let before = fake.machine.borrow().clone();
-    let intent = intent();
-    let check = |files: &std::collections::BTreeMap<PathBuf, Option<Vec<u8>>>| {
-        assert!(files.contains_key(Path::new(CONF)));
-        Err("line 2: bad".to_string())
-    };
-    let engine = |fake: &Fake| {
-        let engine = Engine {
-            world: fake,
-            auditor: fake,
-            ui: fake,
-            intent: &intent,
-            runs: RUNS.into(),
-            start_limit: Duration::from_secs(5),
-            settle: Duration::ZERO,
-            check_conf: Some(&check),
-        };
-        engine.fix(&all())
-    };
-    assert_eq!(engine(&fake).exit, ExitKind::RolledBack);
+    let bad = || Err("line 2: bad".to_string());
+    assert_eq!(fix_checked(&fake, bad()).exit, ExitKind::RolledBack);
     assert_eq!(*fake.machine.borrow(), before);
     // One that is down anyway gets its files, but is not started.
     let fake = Fake::new();
-    assert_eq!(engine(&fake).exit, ExitKind::Report);
+    assert_eq!(fix_checked(&fake, bad()).exit, ExitKind::Report);
     assert!(!fake.machine.borrow().running && fake.text(CONF).contains("heartbeat = 30"));
+}
+
+/// A run whose own check of the new configuration gives this verdict.
+fn fix_checked(fake: &Fake, verdict: Result<(), String>) -> Outcome {
+    let check = move |files: &std::collections::BTreeMap<PathBuf, Option<Vec<u8>>>| {
+        assert!(files.contains_key(Path::new(CONF)));
+        let files = ConfigFiles { files: vec![CONF.into()], advanced: None };
+        crate::facts::Forecast { verdict: verdict.clone(), files }
+    };
+    let intent = intent();
+    let engine = Engine {
+        world: fake,
+        auditor: fake,
+        ui: fake,
+        intent: &intent,
+        runs: RUNS.into(),
+        start_limit: Duration::from_secs(5),
+        settle: Duration::ZERO,
+        check_conf: Some(&check),
+    };
+    engine.fix(&all())
+}
+
+#[test]
+fn a_running_broker_has_a_say_in_what_is_written() {
+    let running = || {
+        let fake = Fake::new();
+        fake.machine.borrow_mut().running = true;
+        fake
+    };
+    let why = |outcome: &Outcome| outcome.fixes.iter().map(|fix| fix.why.clone()).collect::<Vec<_>>().join("\n");
+
+    let fake = running();
+    fake.abhors.set(Some("heartbeat = 30"));
+    let before = fake.machine.borrow().clone();
+    let refused = fix_checked(&fake, Ok(()));
+    assert_eq!(refused.exit, ExitKind::RolledBack);
+    assert!(why(&refused).contains("refuses it (failed_to_prepare_configuration") && why(&refused).contains("nothing wrong"));
+    assert_eq!(*fake.machine.borrow(), before, "the candidate is gone too");
+
+    let fake = running();
+    let other = fix_checked(&fake, Err("line 2: bad".into()));
+    assert!(why(&other).contains("line 2: bad") && why(&other).contains("its own check of the files alone passes"));
+
+    let fake = running();
+    assert_eq!(fix_checked(&fake, Ok(())).exit, ExitKind::Report);
+    assert!(fake.text(CONF).contains("heartbeat = 30"));
+    assert!(fake.machine.borrow().files.keys().all(|path| !path.display().to_string().contains("rabbitmq.conf.rmq-audit-")));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The machine as the fix engine needs it: looked at, changed, waited for. The real hand and the test double implement it.
 
 use super::action::Trial;
-use crate::host::rpc::Mutation;
+use crate::host::rpc::{ConfigFiles, Mutation};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -98,6 +98,11 @@ pub trait World: Look {
     /// change does not do what was planned. Nothing of the host is changed.
     fn try_out(&self, trial: &Trial) -> Done {
         Err(Trouble::refused(format!("a trial of {}", trial.to), "no network namespaces here"))
+    }
+    /// What the running broker would make of these configuration files: it takes them, or a word for why not. Nothing is applied.
+    fn broker_takes(&self, files: &ConfigFiles) -> Done<Result<(), String>> {
+        let _ = files;
+        Err(Trouble::refused("the broker's own check", "there is no broker to ask here"))
     }
     /// One call that changes the broker; taking away what is not there is no error. A definite refusal by the broker is `Refused`.
     fn broker(&self, mutation: &Mutation) -> Done;

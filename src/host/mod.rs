@@ -11,6 +11,7 @@ pub mod capture;
 mod diag;
 pub mod dist;
 mod dumps;
+mod effective;
 mod exec;
 pub mod live;
 mod netlink;

@@ -68,6 +68,26 @@ pub enum Call {
     RunningNodes,
     /// `rabbit_amqqueue:count/1`: queues in a vhost, 0 also where there is no such vhost
     CountQueues(String),
+    /// `rabbit_prelaunch_conf:get_config_state/0`: the configuration files that the node read when it started
+    ConfigState,
+    /// `vm_memory_monitor:get_vm_memory_high_watermark/0`: a share of the memory, or `{absolute, Size}`
+    MemoryWatermark,
+    /// What the node makes of these files now, without applying it: `[]` if it takes them, `{error, Atom}` if not. Its log then says why.
+    ///
+    /// `rabbit_prelaunch_conf:generate_config_from_cuttlefish_files/3` with the node's own context (3.8.9 to 4.3.6).
+    Accepts(ConfigFiles),
+    /// As [`Call::Accepts`], laid beside what the node runs with: `[{App, Key, Value, RunningValue}]` of what differs, where a value is
+    /// left out (`undefined`) unless it is one of [`super::effective::SHOWN`].
+    Differences(ConfigFiles),
+}
+
+/// Configuration files in the order in which the broker reads them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ConfigFiles {
+    /// Of the rabbitmq.conf format.
+    pub files: Vec<PathBuf>,
+    /// advanced.config, or the classic rabbitmq.config in its place.
+    pub advanced: Option<PathBuf>,
 }
 
 /// Keys of the `rabbit` application's environment that hold no secret.
@@ -82,6 +102,15 @@ pub enum EnvKey {
     ProxyProtocol,
     AnonymousLoginUser,
     VmMemoryHighWatermark,
+    Heartbeat,
+    HandshakeTimeout,
+    ChannelMax,
+    ConnectionMax,
+    MaxMessageSize,
+    ConsumerTimeout,
+    CollectStatisticsInterval,
+    DefaultUser,
+    DefaultVhost,
 }
 
 /// Calls that change the broker; used by the fix engine only, journalled before they are made.
@@ -113,6 +142,19 @@ pub enum Mutation {
 /// What is kept of each listener in the answer to [`Call::RanchInfo`].
 const RANCH_KEYS: [&str; 6] = ["status", "ip", "port", "protocol", "transport", "active_connections"];
 
+/// The module that reads configuration files.
+const CONFIGURATION: &str = "rabbit_prelaunch_conf";
+
+impl ConfigFiles {
+    /// The call that makes a configuration of the files; `context` is that of the node.
+    pub fn generate(&self, context: Term) -> Mfa {
+        let path = |path: &PathBuf| Term::from(ByteList::from(path.as_os_str().as_encoded_bytes().to_vec()));
+        let files = List::from(self.files.iter().map(path).collect::<Vec<_>>());
+        let advanced = self.advanced.as_ref().map_or_else(|| atom("undefined"), path);
+        Mfa::new(CONFIGURATION, "generate_config_from_cuttlefish_files", [context, files.into(), advanced])
+    }
+}
+
 /// Who changed something, as the broker's log and events say it.
 const ACTING_USER: &str = "rmq-audit";
 
@@ -125,7 +167,7 @@ pub struct Mfa {
 }
 
 impl Mfa {
-    fn new(module: &'static str, function: &'static str, args: impl IntoIterator<Item = Term>) -> Self {
+    pub fn new(module: &'static str, function: &'static str, args: impl IntoIterator<Item = Term>) -> Self {
         Mfa { module, function, args: args.into_iter().collect() }
     }
 }
@@ -162,6 +204,10 @@ impl Call {
             Call::LogLocations => Mfa::new("rabbit", "log_locations", []),
             Call::KhepriEnabled => Mfa::new("rabbit_khepri", "is_enabled", []),
             Call::CountQueues(vhost) => Mfa::new("rabbit_amqqueue", "count", [binary(vhost)]),
+            Call::ConfigState => Mfa::new(CONFIGURATION, "get_config_state", []),
+            Call::MemoryWatermark => Mfa::new("vm_memory_monitor", "get_vm_memory_high_watermark", []),
+            // Its first argument is fetched from the node before (see host::effective).
+            Call::Accepts(files) | Call::Differences(files) => files.generate(atom("undefined")),
             Call::RunningNodes => {
                 return vec![
                     Mfa::new("rabbit_nodes", "list_running", []),
@@ -193,7 +239,8 @@ fn pare_listeners(info: &Term) -> Term {
 }
 
 impl EnvKey {
-    fn name(self) -> &'static str {
+    /// The key as the application's environment has it.
+    pub fn name(self) -> &'static str {
         match self {
             EnvKey::LoopbackUsers => "loopback_users",
             EnvKey::TcpListeners => "tcp_listeners",
@@ -203,6 +250,15 @@ impl EnvKey {
             EnvKey::ProxyProtocol => "proxy_protocol",
             EnvKey::AnonymousLoginUser => "anonymous_login_user",
             EnvKey::VmMemoryHighWatermark => "vm_memory_high_watermark",
+            EnvKey::Heartbeat => "heartbeat",
+            EnvKey::HandshakeTimeout => "handshake_timeout",
+            EnvKey::ChannelMax => "channel_max",
+            EnvKey::ConnectionMax => "connection_max",
+            EnvKey::MaxMessageSize => "max_message_size",
+            EnvKey::ConsumerTimeout => "consumer_timeout",
+            EnvKey::CollectStatisticsInterval => "collect_statistics_interval",
+            EnvKey::DefaultUser => "default_user",
+            EnvKey::DefaultVhost => "default_vhost",
         }
     }
 }

@@ -259,7 +259,7 @@ fn broker_target(host: &dyn Host) -> Got<Target> {
 }
 
 /// What the broker would say to the configuration as it is going to be; it is asked before anything is written.
-fn conf_check(host: &dyn Host) -> impl Fn(&BTreeMap<PathBuf, Option<Vec<u8>>>) -> Result<(), String> + '_ {
+fn conf_check(host: &dyn Host) -> impl Fn(&BTreeMap<PathBuf, Option<Vec<u8>>>) -> facts::Forecast + '_ {
     move |files| facts::would_boot(host, files)
 }
 

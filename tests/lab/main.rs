@@ -12,6 +12,7 @@
 mod bench;
 mod client;
 mod conf_parity;
+mod configuration;
 mod exec;
 mod faults;
 mod host;

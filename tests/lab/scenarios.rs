@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::host::{Audit, Host, Until, differences};
-use crate::{conf_parity, exec, faults, product, tree};
+use crate::{conf_parity, configuration, exec, faults, product, tree};
 
 /// A test for one suite.
 pub type Scenario = fn(&'static str) -> Result<()>;
@@ -23,6 +23,10 @@ pub const ALL: &[(&str, On, Scenario)] = &[
     ("kill_recover", On::All, kill_recover),
     ("package", On::All, package),
     ("default_healthy", On::All, default_healthy),
+    ("foreseen_listeners", On::All, configuration::foreseen_listeners),
+    ("not_applied", On::All, configuration::not_applied),
+    ("oracle_refuses", On::All, configuration::oracle_refuses),
+    ("traps", On::Current, configuration::traps),
     ("stopped", On::Current, stopped),
     ("ufw_default_deny", On::Current, ufw_default_deny),
     ("not_enabled", On::Current, not_enabled),
@@ -115,7 +119,7 @@ fn default_healthy(suite: &'static str) -> Result<()> {
 }
 
 /// No error, no warning, nothing left open.
-fn quiet(audit: &Audit) -> Result<()> {
+pub fn quiet(audit: &Audit) -> Result<()> {
     let mut alarms = [audit.rules("error"), audit.rules("warning")].concat();
     // True where this machine itself may not open more files, which its hosts inherit.
     alarms.retain(|rule| rule != "nofile-too-low");

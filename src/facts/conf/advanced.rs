@@ -17,6 +17,15 @@ pub struct Advanced {
 }
 
 impl Advanced {
+    /// Application and key of everything that the file sets.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        let apps = self.term.iter().flat_map(|term| term.list().unwrap_or_default()).filter_map(Term::pair);
+        apps.flat_map(|(app, all)| {
+            let keys = all.list().unwrap_or_default().iter().filter_map(Term::pair);
+            keys.filter_map(move |(key, _)| Some((app.atom()?, key.atom()?)))
+        })
+    }
+
     /// The value of `{App, [{Key, Value}]}` and where it stands.
     pub fn get(&self, app: &str, key: &str) -> Option<(&Term, Where)> {
         let value = self.term.as_ref()?.property(app)?.property(key)?;

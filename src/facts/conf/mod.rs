@@ -10,6 +10,8 @@ mod listeners;
 pub mod schemas;
 pub mod secrets;
 mod settings;
+mod traps;
+pub mod units;
 
 use super::env::Env;
 use super::net::Net;
@@ -18,6 +20,7 @@ use super::plugins::Plugins;
 use super::{Fact, Where};
 use crate::formats::schema::Schema;
 use crate::host::overlay::Overlay;
+use crate::host::rpc::ConfigFiles;
 use crate::host::{Host, MAX_CONF};
 use access::User;
 use advanced::Advanced;
@@ -35,6 +38,8 @@ pub struct Conf {
     pub files: Fact<Vec<ConfFile>>,
     /// Effective settings of the rabbitmq.conf format by key; secret values are struck out.
     pub settings: Fact<BTreeMap<String, Setting>>,
+    /// What advanced.config (or the classic rabbitmq.config) sets, as `rabbit.heartbeat`: it wins over the settings.
+    pub advanced: Fact<Vec<String>>,
     /// Problems in any of the files.
     pub problems: Fact<Vec<Problem>>,
     /// Would the broker boot with these files? Unknown when the schema of the installed version could not be read.
@@ -82,7 +87,8 @@ pub struct Setting {
 
 /// One problem, in the order of the files. `code` is a stable name: unknown-key | bad-value | syntax | encoding | unreadable | overlap | address-not-local |
 /// privileged-port | missing-file | advanced-syntax | plugins-syntax | needs-plugin | ignored-file | duplicate | value-cut-by-hash |
-/// quoted-value | encrypted-colon | include-loop | tls-without-certificate | no-effect | definitions-not-json
+/// quoted-value | encrypted-colon | include-loop | tls-without-certificate | no-effect | definitions-not-json | overridden |
+/// size-not-read | size-unit-changed | stray-file
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
@@ -169,7 +175,8 @@ pub fn judge(
     match found {
         Fact::Known(found) => {
             let user = broker.user(host);
-            Collector { host, parser: broker.parser(host), env, plugins, net, user, reader }.conf(found)
+            Collector { host, parser: broker.parser(host), env, plugins, net, user, reader, searched: named.is_none() }
+                .conf(found)
         }
         Fact::Unknown(why) => (Conf::unknown(&why), vec![why]),
     }
@@ -190,11 +197,22 @@ pub fn check_with(
 }
 
 impl Conf {
+    /// The files that the broker reads, as its own check takes them.
+    pub fn files_to_read(&self) -> ConfigFiles {
+        let files = self.files.known().map(Vec::as_slice).unwrap_or_default();
+        let of = |cuttlefish: bool| {
+            let used = files.iter().filter(move |f| f.used && (f.format == "cuttlefish") == cuttlefish);
+            used.map(|f| PathBuf::from(&f.path))
+        };
+        ConfigFiles { files: of(true).collect(), advanced: of(false).next() }
+    }
+
     fn unknown(why: &str) -> Conf {
         let why = || why.to_owned();
         Conf {
             files: Fact::Unknown(why()),
             settings: Fact::Unknown(why()),
+            advanced: Fact::Unknown(why()),
             problems: Fact::Unknown(why()),
             boots: Fact::Unknown(why()),
             listeners: Fact::Unknown(why()),
@@ -214,6 +232,8 @@ struct Collector<'a> {
     user: Fact<User>,
     /// Who must be able to read the files themselves.
     reader: Fact<User>,
+    /// The files were found where the broker looks for them.
+    searched: bool,
 }
 
 impl Collector<'_> {
@@ -229,6 +249,9 @@ impl Collector<'_> {
                 Fact::Known(schema) => {
                     let findings = check::check(&self.context(&schema, &advanced), set);
                     problems.extend(findings.problems);
+                    if let Fact::Known(advanced) = advanced.as_ref() {
+                        problems.extend(traps::overridden(set, advanced, &schema));
+                    }
                     undecided.extend(findings.undecided);
                 }
                 Fact::Unknown(why) => undecided.push(why),
@@ -241,6 +264,7 @@ impl Collector<'_> {
         undecided.extend(settings.why().map(str::to_owned));
         undecided.extend(advanced.why().map(str::to_owned));
         self.plugins_problem(&mut problems, &mut undecided);
+        self.traps(&settings, &advanced, &mut problems);
         let (listeners, loopback_users, default_user) = self.derived(&settings, &advanced, &mut problems, &mut undecided);
         let order: Vec<&str> = found.iter().map(|f| f.path.as_str()).collect();
         problems.sort_by_key(|p| (order.iter().position(|f| *f == p.at.file).unwrap_or(order.len()), p.at.line, p.at.column));
@@ -254,6 +278,7 @@ impl Collector<'_> {
         let conf = Conf {
             files: Fact::Known(self.files(found, &settings, &advanced)),
             settings: settings.map(|s| s.facts()),
+            advanced: advanced.map(|a| traps::keys_of(&a)),
             problems: Fact::Known(problems),
             boots,
             listeners,
@@ -276,6 +301,18 @@ impl Collector<'_> {
             environment: cuttlefish.map_or(dialect.include, |version| version >= (2, 6)),
             started: &self.plugins.started,
             passphrase: decoder.is_some_and(|(term, _)| term.property("passphrase").is_some()),
+        }
+    }
+
+    /// What the broker takes without a word and what does not do what was meant.
+    fn traps(&self, settings: &Fact<Settings>, advanced: &Fact<Advanced>, problems: &mut Vec<Problem>) {
+        if let (Fact::Known(settings), Fact::Known(advanced), Some((major, minor, _))) = (settings, advanced, self.parser.version)
+        {
+            problems.extend(traps::sizes(settings, advanced, (major, minor)));
+        }
+        if self.searched {
+            // A directory that cannot be listed keeps the files that count unknown too.
+            problems.extend(traps::strays(self.host, self.env, self.parser.dialect).unwrap_or_default());
         }
     }
 

@@ -10,6 +10,7 @@ pub fn environment(vars: &[(&str, &str)]) -> Env {
         file: "/etc/rabbitmq/rabbitmq-env.conf".into(),
         present: Fact::Known(false),
         vars: Fact::Known(vars.iter().map(var).collect()),
+        secret_readable: Fact::Known(false),
         problems: Fact::Known(Vec::new()),
     }
 }

@@ -70,7 +70,11 @@ pub fn difference(ours: &Ours, oracle: &Answer) -> Option<String> {
         (None, Some(false)) => Some("boots; we say it does not, without a fatal problem".into()),
         (None, None) => Some(format!("boots; we do not know: {}", ours.unknown.join("; "))),
         (Some(phase), _) if fatal.is_empty() => {
-            let what = if ours.boots.is_none() { format!("we do not know: {}", ours.unknown.join("; ")) } else { "we find nothing".into() };
+            let what = if ours.boots.is_none() {
+                format!("we do not know: {}", ours.unknown.join("; "))
+            } else {
+                "we find nothing".into()
+            };
             Some(format!("stops in {phase} ({}); {what}", blames(&oracle.errors)))
         }
         (Some(phase), _) => match phase.as_str() {

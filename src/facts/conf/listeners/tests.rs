@@ -30,7 +30,7 @@ fn conf(version: &str, plugins: &[&str], text: &str, advanced: &str) -> Conf {
             _ => "rabbit",
         };
         let file = format!("{{application, {app}, [{{applications, [{needs}]}}]}}.");
-        host = host.file(&format!("/p/{app}-1/ebin/{app}.app"), file);
+        host = host.file(format!("/p/{app}-1/ebin/{app}.app"), file);
     }
     let host = host.file("/etc/rabbitmq/enabled_plugins", format!("[{}].", plugins.join(",")));
     let mut install = tests::install();
