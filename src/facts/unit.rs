@@ -95,6 +95,34 @@ const DIRS: [&str; 7] = [
     "/lib/systemd/system",
 ];
 
+/// The directory that the broker is started in (`WorkingDirectory=`), from the unit's files; null: no unit file, or it does not say.
+pub fn working_directory(host: &dyn Host) -> Fact<Option<String>> {
+    unit_texts(host).map(|texts| texts.iter().flat_map(|text| text.lines()).filter_map(directory).next_back()).into()
+}
+
+fn directory(line: &str) -> Option<String> {
+    let value = line.trim().strip_prefix("WorkingDirectory=")?.trim().trim_start_matches('-');
+    value.starts_with('/').then(|| value.to_owned())
+}
+
+/// The unit file that counts, and after it its drop-ins.
+fn unit_texts(host: &dyn Host) -> Got<Vec<String>> {
+    let mut texts = Vec::new();
+    for dir in DIRS {
+        if let Some(text) = optional(read_text(host, format!("{dir}/{NAME}")))? {
+            texts.push(text);
+            break;
+        }
+    }
+    for dir in DIRS.iter().rev() {
+        let drop_ins = format!("{dir}/{NAME}.d");
+        for name in optional(host.list(Path::new(&drop_ins)))?.unwrap_or_default().iter().filter(|n| n.ends_with(".conf")) {
+            texts.extend(optional(read_text(host, format!("{drop_ins}/{name}")))?);
+        }
+    }
+    Ok(texts)
+}
+
 /// Whether there is no drop-in and no unit file that speaks of an environment.
 fn sets_nothing(host: &dyn Host) -> Got<bool> {
     for dir in DIRS {

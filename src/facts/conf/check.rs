@@ -3,12 +3,12 @@
 use super::access::{self, Access, User};
 use super::settings::{Line, Settings};
 use super::{MANY, Problem, secrets};
-use crate::facts::Fact;
+use crate::facts::{Fact, unit};
 use crate::formats::schema::laws::{Complaint, Law, Values};
 use crate::formats::schema::validators::{HostCheck, Validity};
 use crate::formats::schema::value::{Datatype, Reading, Typed, is_ip};
 use crate::formats::schema::{Found, Mapping, Schema, distance, words};
-use crate::host::{Host, MAX_FILE};
+use crate::host::{Host, Kind, MAX_CONF, MAX_FILE};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -23,10 +23,33 @@ pub struct Context<'a> {
     pub latin1: bool,
     /// `$(NAME)` may name an environment variable (cuttlefish 2.6).
     pub environment: bool,
+    /// `$(<FILE)` stands for the content of a file.
+    pub file_values: FileValues,
     /// What the broker starts besides its core; unknown: keys of plugins are not judged.
     pub started: &'a Fact<Vec<String>>,
     /// A passphrase for encrypted values is configured.
     pub passphrase: bool,
+}
+
+/// How the parser reads `$(<FILE)` (measured on cuttlefish 2.4, 3.0, 3.4 and 3.9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileValues {
+    /// Not at all: before cuttlefish 3.0 it is a setting called `<FILE`.
+    None,
+    /// Every byte of the file is a character: before 3.1.
+    Latin1,
+    /// A file that is not UTF-8 makes the parser crash.
+    Utf8,
+}
+
+impl FileValues {
+    pub fn of(cuttlefish: (u32, u32)) -> Self {
+        match cuttlefish {
+            (..=2, _) => FileValues::None,
+            (3, 0) => FileValues::Latin1,
+            _ => FileValues::Utf8,
+        }
+    }
 }
 
 /// What the check found.
@@ -135,19 +158,20 @@ impl<'a> Run<'a> {
     /// The value with `$(other.key)`, `$(ENVIRONMENT)` and `$(<file)` put in; None where that cannot be known or fails.
     fn substituted(&mut self, line: &Line) -> Option<String> {
         let value = &line.entry.value;
-        if self.context.environment
-            && let Some(file) = value.strip_prefix("$(<").and_then(|v| v.strip_suffix(')'))
-        {
-            return self.file_value(line, file.trim());
-        }
-        let mut text = value.clone();
+        let file =
+            value.strip_prefix("$(<").and_then(|v| v.strip_suffix(')')).filter(|_| self.context.file_values != FileValues::None);
+        let mut text = match file {
+            Some(file) => self.file_value(line, file)?,
+            None => value.clone(),
+        };
         // Each round replaces one; settings may refer to settings.
         for _ in 0..20 {
             let Some((start, name, end)) = reference(&text) else { return Some(text) };
+            let environment = self.context.environment && variable_name(&name);
             match self.settings.value(&name) {
                 Some(other) => text.replace_range(start..end, other),
-                None if self.context.environment && INHERITED.contains(&name.as_str()) => return None,
-                None if self.context.environment => {
+                None if environment && INHERITED.contains(&name.as_str()) => return None,
+                None if environment => {
                     self.out
                         .undecided
                         .push(format!("{}: rests on the environment variable {name} of the broker", line.entry.key));
@@ -164,25 +188,40 @@ impl<'a> Run<'a> {
         None
     }
 
-    fn file_value(&mut self, line: &Line, file: &str) -> Option<String> {
-        let path = Path::new(&line.file).parent().unwrap_or(Path::new("/")).join(file);
+    /// The content of a file that stands for a value. The parser does not go on without it.
+    fn file_value(&mut self, line: &Line, name: &str) -> Option<String> {
+        let path = Path::new(&line.file).parent().unwrap_or(Path::new("/")).join(trimmed_once(name));
+        let refused = |message: String| line.problem("missing-file", true, message, line.value_at());
         // What the broker cannot read would stand in a message about a wrong value.
         if access::hidden(self.context.host, self.context.user, &path) {
-            self.out.undecided.push(super::settings::not_the_brokers(&path.display().to_string()).to_string());
+            self.out.problems.push(refused(format!("the broker's user may not read {}", path.display())));
             return None;
         }
-        match self.context.host.read(&path, MAX_FILE) {
-            Ok(bytes) => {
-                let text = String::from_utf8_lossy(&bytes).into_owned();
-                Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
-            }
+        if self.is_directory(&path) {
+            self.out.problems.push(refused(format!("{} is a directory", path.display())));
+            return None;
+        }
+        let bytes = match self.context.host.read(&path, MAX_CONF) {
+            Ok(bytes) => bytes,
             Err(miss) if miss.is_absent() => {
-                let message = format!("{} is not there", path.display());
-                self.out.problems.push(line.problem("missing-file", true, message, line.value_at()));
-                None
+                self.out.problems.push(refused(format!("{} is not there", path.display())));
+                return None;
             }
             Err(miss) => {
                 self.out.undecided.push(miss.to_string());
+                return None;
+            }
+        };
+        let bytes = without_line_end(&bytes);
+        match String::from_utf8(bytes) {
+            Ok(text) if self.context.file_values == FileValues::Utf8 || text.is_ascii() => Some(text),
+            Ok(text) => Some(text.bytes().map(char::from).collect()),
+            Err(error) if self.context.file_values == FileValues::Latin1 => {
+                Some(error.as_bytes().iter().map(|b| char::from(*b)).collect())
+            }
+            Err(_) => {
+                let message = format!("{} is not UTF-8: the broker's parser stops there", path.display());
+                self.out.problems.push(line.problem("encoding", true, message, line.value_at()));
                 None
             }
         }
@@ -254,16 +293,26 @@ impl<'a> Run<'a> {
                 return self.out.undecided.push(format!("{key}: the broker's user must be able to use {path} ({why})"));
             }
         };
-        if !path.is_absolute() {
-            return self.out.undecided.push(format!("{}: a path relative to where the broker was started", line.entry.key));
-        }
+        // A relative path begins where the unit starts the broker.
+        let path = match (path.is_absolute(), unit::working_directory(self.context.host)) {
+            (true, _) => path.to_owned(),
+            (false, Fact::Known(Some(directory))) => Path::new(&directory).join(path),
+            (false, _) => {
+                let why = "a path relative to where the broker is started, which is not known";
+                return self.out.undecided.push(format!("{}: {why}", line.entry.key));
+            }
+        };
+        let path = path.as_path();
         let bits = match check {
             HostCheck::Exists => 0,
-            HostCheck::Readable | HostCheck::Pem => access::READ,
+            HostCheck::Readable | HostCheck::File | HostCheck::Pem => access::READ,
             HostCheck::Directory => access::READ | access::SEARCH,
             HostCheck::Writable => access::WRITE | access::SEARCH,
         };
         let message = match access::may(self.context.host, user, path, bits) {
+            Ok(Access::Yes) if matches!(check, HostCheck::File | HostCheck::Pem) && self.is_directory(path) => {
+                Some(format!("{} is a directory", path.display()))
+            }
             Ok(Access::Yes) if check == HostCheck::Pem => self.without_pem(line, path),
             Ok(Access::Yes) => None,
             Ok(Access::Absent) => Some(format!("{} is not there", path.display())),
@@ -275,6 +324,10 @@ impl<'a> Run<'a> {
         if let Some(message) = message {
             self.out.problems.push(line.problem("missing-file", true, message, line.value_at()));
         }
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        self.context.host.stat(path, true).is_ok_and(|meta| meta.kind == Kind::Dir)
     }
 
     fn without_pem(&mut self, line: &Line, path: &Path) -> Option<String> {
@@ -371,6 +424,31 @@ const ALWAYS: [&str; 6] = [
     "rabbitmq_peer_discovery_common",
     "rabbitmq_federation_common",
 ];
+
+/// What a variable of a unit's environment can be called (systemd.exec(5)).
+fn variable_name(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && !name.is_empty()
+}
+
+/// Cuttlefish takes blanks off one end only: off the front if there are any.
+fn trimmed_once(text: &str) -> &str {
+    let front = text.trim_start();
+    if front.len() < text.len() { front } else { text.trim_end() }
+}
+
+/// Cuttlefish takes one character off the end of a file's content, by the pattern `[\n\r]$`: of `\r\n` it is the first.
+fn without_line_end(bytes: &[u8]) -> Vec<u8> {
+    let line_end = |b: Option<&u8>| matches!(b, Some(b'\n' | b'\r'));
+    let last = bytes.len().saturating_sub(1);
+    let at = match bytes {
+        [.., before, b'\n'] if line_end(Some(before)) => last - 1,
+        [.., end] if line_end(Some(end)) => last,
+        _ => return bytes.to_vec(),
+    };
+    bytes.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, b)| *b).collect()
+}
 
 /// The first `$(name)` in a value: its start, its name and its end.
 fn reference(text: &str) -> Option<(usize, String, usize)> {

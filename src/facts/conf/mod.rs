@@ -299,6 +299,7 @@ impl Collector<'_> {
             literal_quotes: !dialect.single_quotes,
             latin1: cuttlefish.is_some_and(|version| version < (3, 1)),
             environment: cuttlefish.map_or(dialect.include, |version| version >= (2, 6)),
+            file_values: check::FileValues::of(cuttlefish.unwrap_or((3, 4))),
             started: &self.plugins.started,
             passphrase: decoder.is_some_and(|(term, _)| term.property("passphrase").is_some()),
         }

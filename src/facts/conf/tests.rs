@@ -205,3 +205,30 @@ fn a_change_can_be_judged_before_it_is_made() {
     let after = check_with(&host, &install(), &environment(&[]), &net(), change);
     assert_eq!(after.boots, Fact::Known(true));
 }
+
+#[test]
+fn a_value_from_a_file() {
+    let with = |conf: &str, content: &[u8]| {
+        let host = host(conf).file("/etc/rabbitmq/secret", content.to_vec()).dir("/etc/rabbitmq/folder", 0o755, 0, 0);
+        let conf = conf_of(&host, &[]);
+        (conf.boots.known().copied(), conf.problems.known().unwrap().iter().map(|p| p.code.clone()).collect::<Vec<_>>().join(" "))
+    };
+    let fails = |code: &str| (Some(false), code.to_owned());
+    assert_eq!(with("heartbeat = $(<secret)", b"60\n"), (Some(true), String::new()));
+    assert_eq!(with("heartbeat = $(< secret)", b"60"), (Some(true), String::new()));
+    // Of two line ends, one stays.
+    assert_eq!(with("heartbeat = $(<secret)", b"60\r\n"), fails("bad-value"));
+    assert_eq!(with("heartbeat = $(< secret )", b"60"), fails("missing-file"));
+    assert_eq!(with("heartbeat = $(<folder)", b""), fails("missing-file"));
+    assert_eq!(with("default_user = x$(<secret)", b"60"), fails("bad-value"));
+    assert_eq!(with("default_user = $(<secret)", b"\xfc"), fails("encoding"));
+}
+
+#[test]
+fn a_relative_path_begins_where_the_unit_starts_the_broker() {
+    let conf = || host("ssl_options.certfile = cert.pem").file("/var/lib/rabbitmq/cert.pem", "");
+    assert!(conf_of(&conf(), &[]).boots.known().is_none());
+    let unit = "[Service]\nWorkingDirectory=/var/lib/rabbitmq\n";
+    let host = conf().file("/lib/systemd/system/rabbitmq-server.service", unit);
+    assert_eq!(conf_of(&host, &[]).boots, Fact::Known(true));
+}

@@ -203,7 +203,7 @@ fn integer_words(values: &Values<'_>, prefix: &str, or: &[String]) -> Vec<Compla
 
 fn files_below(values: &Values<'_>, prefix: &str) -> Vec<Complaint> {
     let file = |(key, value): (&[String], &Typed)| {
-        Some(Complaint::OnHost { key: spelt(key), path: text(value)?.to_owned(), check: HostCheck::Readable })
+        Some(Complaint::OnHost { key: spelt(key), path: text(value)?.to_owned(), check: HostCheck::File })
     };
     values.below(prefix).into_iter().filter_map(file).collect()
 }
@@ -420,8 +420,8 @@ fn oauth_providers(values: &Values<'_>, prefix: &str, pem: bool) -> Vec<Complain
             [name] if ADDRESSES.contains(name) && !https(text) => {
                 complaints.push(refused(spelt(key), "must be an https address"));
             }
-            ["https", "cacertfile"] => complaints.push(file(if pem { HostCheck::Pem } else { HostCheck::Readable })),
-            ["signing_keys", _] => complaints.push(file(HostCheck::Readable)),
+            ["https", "cacertfile"] => complaints.push(file(if pem { HostCheck::Pem } else { HostCheck::File })),
+            ["signing_keys", _] => complaints.push(file(HostCheck::File)),
             _ => {}
         }
     }

@@ -67,6 +67,8 @@ pub enum HostCheck {
     Exists,
     /// The broker's user can read it.
     Readable,
+    /// It is a file, no directory, and the broker's user can read it.
+    File,
     /// … and it holds PEM data.
     Pem,
     /// It is a directory that can be listed.
