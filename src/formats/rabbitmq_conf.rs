@@ -17,6 +17,10 @@ pub struct Dialect {
     pub multi_line: bool,
     /// `include FILE` (cuttlefish 3.0).
     pub include: bool,
+    /// A blank must follow the word `include` (cuttlefish 3.3).
+    pub include_blank: bool,
+    /// Values hold no characters beyond Latin-1 (before cuttlefish 3.1).
+    pub latin1: bool,
     /// A leading UTF-8 byte order mark is skipped (cuttlefish 3.6); before, it is a syntax error.
     pub bom_ok: bool,
 }
@@ -25,7 +29,14 @@ impl Dialect {
     /// By the version of cuttlefish that lies in the broker's plugins directory: the most reliable source.
     pub fn for_cuttlefish(major: u32, minor: u32) -> Self {
         let at_least = |m, n| (major, minor) >= (m, n);
-        Dialect { single_quotes: at_least(3, 3), multi_line: at_least(3, 6), include: at_least(3, 0), bom_ok: at_least(3, 6) }
+        Dialect {
+            single_quotes: at_least(3, 3),
+            multi_line: at_least(3, 6),
+            include: at_least(3, 0),
+            include_blank: at_least(3, 3),
+            latin1: !at_least(3, 1),
+            bom_ok: at_least(3, 6),
+        }
     }
 
     /// By the version of RabbitMQ. Patch releases change the bundled cuttlefish, so prefer [`Dialect::for_cuttlefish`].
@@ -275,6 +286,9 @@ impl Document {
 
     /// How `value` is to be written: plain if that reads back the same, else quoted where the dialect has quotes.
     fn spell(&self, key: &str, value: &str) -> Result<String, EditError> {
+        if self.dialect.latin1 && beyond_latin1(value) {
+            return Err(EditError::Value(key.to_owned()));
+        }
         let line_end = value.contains('\n');
         let blank = |c: char| c == ' ' || c == '\t';
         let plain = !value.is_empty()
@@ -447,6 +461,10 @@ impl Scanner<'_> {
         }
         let content_end = self.start + content.len();
         match self.setting(content_end) {
+            Ok((entry, _)) if self.dialect.latin1 && beyond_latin1(&entry.value) => {
+                let message = "this version's parser does not accept characters beyond Latin-1 in a value".to_owned();
+                self.error(entry.value_span.start, message, true)
+            }
             Ok((entry, last)) => {
                 let end = self.line_end(last);
                 match invalid_utf8(&self.bytes[self.start..end]) {
@@ -539,7 +557,7 @@ impl Scanner<'_> {
             return None;
         }
         let path = skip_blanks(&self.bytes[..end], after);
-        if path == after && path < end {
+        if path == after && path < end && (self.dialect.include_blank || !self.dialect.include) {
             return None;
         }
         if !self.dialect.include {
@@ -633,6 +651,10 @@ fn scan_key(bytes: &[u8], start: usize) -> Option<(Vec<String>, usize)> {
         }
         pos = at + 1;
     }
+}
+
+fn beyond_latin1(value: &str) -> bool {
+    value.chars().any(|c| u32::from(c) > 255)
 }
 
 /// The words of a key spelt as in a file; `None`: not a key.
@@ -817,11 +839,22 @@ mod tests {
     }
 
     #[test]
+    fn characters_beyond_latin1_depend_on_the_version() {
+        let text = "# \u{65e5}\na = \u{e4}\nb = 1\u{65e5}\nb = 2\n".as_bytes();
+        let errors = Document::parse(text, v310()).errors();
+        assert_eq!(errors.iter().map(|e| (e.line, e.column, e.encoding)).collect::<Vec<_>>(), [(3, 5, true)]);
+        assert!(Document::parse(text, v40()).errors().is_empty());
+        assert!(Document::parse(b"", v310()).set("a", "\u{65e5}").is_err());
+    }
+
+    #[test]
     fn includes_depend_on_the_version() {
         assert!(error(b"include x.conf\n", v38()).2.contains("does not know"));
         let doc = Document::parse(b"include conf.d/*.conf # more\nheartbeat = 30\n", v310());
         assert_eq!(doc.includes(), [Include { path: "conf.d/*.conf".into(), line: 1, column: 1 }]);
         assert_eq!(error(b"include x.conf \n", v310()).1, 15);
+        assert_eq!(Document::parse(b"includex.conf\n", v310()).includes().len(), 1);
+        error(b"includex.conf\n", v40());
     }
 
     #[test]

@@ -246,7 +246,10 @@ blamed(_, {Tag, {Path, _}}, Conf, {_, Mappings, _})
   when Tag =:= translation_missing_setting; Tag =:= translation_invalid_configuration; Tag =:= translation_unknown_error;
        Tag =:= translation_arity ->
     Vars = [cuttlefish_mapping:variable(M) || M <- Mappings, cuttlefish_mapping:mapping(M) =:= Path],
-    {Tag, [key(string:join(K, ".")) || {K, _} <- Conf, lists:any(fun(V) -> fits(K, V) end, Vars)], text(Path)};
+    %% Some translations read what stands below their own name, although the schema maps it elsewhere.
+    [_ | Below] = string:lexemes(Path, "."),
+    Read = fun(K) -> lists:prefix(Below, K) orelse lists:any(fun(V) -> fits(K, V) end, Vars) end,
+    {Tag, [key(string:join(K, ".")) || {K, _} <- Conf, Read(K)], text(Path)};
 blamed(_, Error, _, _) when is_tuple(Error), is_atom(element(1, Error)) -> {element(1, Error), [], null};
 blamed(Phase, _, _, _) -> {Phase, [], null}.
 

@@ -88,8 +88,14 @@ impl Search<'_> {
     fn all(&self, paths: &Paths) -> Got<Vec<Found>> {
         let mut found = Vec::new();
         let main = self.main(&paths.main, &mut found)?;
-        for path in self.more(&paths.more)? {
-            found.extend(self.file(&path, Format::Cuttlefish)?);
+        let (dir, names) = self.more(&paths.more)?;
+        let closed = self.unlisted(&dir);
+        for path in names {
+            let file = self.file(&path, Format::Cuttlefish)?;
+            found.extend(file.map(|mut file| {
+                closed.iter().for_each(|why| file.pass_over(why.clone()));
+                file
+            }));
         }
         for candidate in [paths.advanced.clone(), format!("{}.config", paths.advanced)] {
             if let Some(mut file) = self.file(&candidate, Format::Erlang)? {
@@ -138,25 +144,33 @@ impl Search<'_> {
         Ok(if erlang { Format::Erlang } else { Format::Cuttlefish })
     }
 
-    /// conf.d: a pattern for the file names, or a directory of which every regular file is read. Sorted by path.
-    fn more(&self, pattern: &str) -> Got<Vec<String>> {
+    /// conf.d: a pattern for the file names, or a directory of which every regular file is read; hidden files count. The directory
+    /// and the paths, sorted.
+    fn more(&self, pattern: &str) -> Got<(String, Vec<String>)> {
         let is_dir = optional(self.host.stat(Path::new(pattern), true))?.is_some_and(|m| m.kind == Kind::Dir);
         let (dir, names) = match (is_dir, pattern.rsplit_once('/')) {
             (true, _) => (pattern.trim_end_matches('/'), "*"),
             (false, Some((dir, names))) => (dir, names),
-            (false, None) => return Ok(Vec::new()),
+            (false, None) => return Ok(Default::default()),
         };
         let listed = optional(self.host.list(Path::new(dir)))?.unwrap_or_default();
         let files: Vec<String> = listed
             .into_iter()
-            .filter(|n| fits(n, names) && (is_dir || !n.starts_with('.')))
+            .filter(|n| fits(n, names))
             .map(|n| format!("{dir}/{n}"))
             .filter(|path| self.wanted(path))
             .collect();
         if files.len() > MAX_FILES {
             return Err(Miss::TooBig { what: format!("{dir}, configuration files in it"), limit: MAX_FILES as u64 });
         }
-        Ok(files)
+        Ok((dir.to_owned(), files))
+    }
+
+    /// Why the broker does not see what is in a directory, if so: it lists it, and takes a refusal for an empty one.
+    fn unlisted(&self, dir: &str) -> Option<String> {
+        let user = self.user.known()?;
+        let refused = matches!(access::may(self.host, user, Path::new(dir), access::READ), Ok(Access::No(_)));
+        refused.then(|| format!("the broker's user may not list {dir}"))
     }
 
     fn wanted(&self, path: &str) -> bool {
@@ -247,11 +261,21 @@ mod tests {
             .file("/etc/rabbitmq/conf.d/notes.txt", "")
             .file("/etc/rabbitmq/conf.d/.hidden.conf", "")
             .file("/etc/rabbitmq/advanced.config", "");
-        assert_eq!(used(&host, &[]), ["rabbitmq.conf", "conf.d/09-z.conf", "conf.d/10-b.conf", "advanced.config"]);
+        assert_eq!(
+            used(&host, &[]),
+            ["rabbitmq.conf", "conf.d/.hidden.conf", "conf.d/09-z.conf", "conf.d/10-b.conf", "advanced.config"]
+        );
         let host = host.file("/etc/rabbitmq/rabbitmq.config", "[].");
         assert_eq!(
             used(&host, &[]),
-            ["-rabbitmq.conf", "conf.d/09-z.conf", "conf.d/10-b.conf", "-advanced.config", "rabbitmq.config"]
+            [
+                "-rabbitmq.conf",
+                "conf.d/.hidden.conf",
+                "conf.d/09-z.conf",
+                "conf.d/10-b.conf",
+                "-advanced.config",
+                "rabbitmq.config"
+            ]
         );
     }
 
@@ -281,6 +305,10 @@ mod tests {
             0,
         );
         assert_eq!(used(&host, &[]), ["rabbitmq.conf", "-conf.d/a.conf"]);
+        for (mode, seen) in [(0o711, "-conf.d/a.conf"), (0o744, "-conf.d/a.conf"), (0o755, "conf.d/a.conf")] {
+            let host = Fake::new().file("/etc/rabbitmq/conf.d/a.conf", "").dir("/etc/rabbitmq/conf.d", mode, 0, 0);
+            assert_eq!(used(&host, &[]), [seen], "{mode:o}");
+        }
     }
 
     #[test]

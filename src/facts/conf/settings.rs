@@ -1,11 +1,11 @@
 //! The settings of all files of the rabbitmq.conf format together, with what is wrong with the lines themselves.
 
-use super::access::{self, User};
+use super::access::{self, Access, User};
 use super::files::{Format, Found, MAX_FILES, fits};
 use super::{MANY, Problem, Setting, secrets};
 use crate::facts::{Fact, Where};
 use crate::formats::rabbitmq_conf::{Dialect, Document, Entry, Include, SyntaxError};
-use crate::host::{Host, Kind, MAX_CONF, Miss};
+use crate::host::{Got, Host, Kind, MAX_CONF, Miss, optional};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -188,10 +188,6 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn file(&mut self, path: &str) {
-        if !self.open.is_empty() && !at_home(self.host, path) && access::hidden(self.host, self.user, Path::new(path)) {
-            self.unknown.get_or_insert(not_the_brokers(path));
-            return;
-        }
         let bytes = match self.affordable(path) {
             Ok(bytes) => bytes,
             Err(miss) => {
@@ -202,7 +198,7 @@ impl Reader<'_> {
         let document = Document::parse(&bytes, self.dialect);
         let errors = document.errors();
         if !errors.is_empty() && bytes.contains(&0) {
-            return self.binary(path);
+            return self.binary(path, errors.first().map(|error| error.line));
         }
         self.problems.extend(errors.iter().take(MANY).map(|error| syntax(path, error)));
         self.open.push(plain(Path::new(path)));
@@ -235,19 +231,17 @@ impl Reader<'_> {
     }
 
     /// A file that is no text at all has one fault.
-    fn binary(&mut self, path: &str) {
+    fn binary(&mut self, path: &str, line: Option<u32>) {
         self.problems.push(Problem {
             code: "encoding".into(),
             message: "this is binary data, not a configuration file: the broker does not boot with it".into(),
-            at: Where { file: path.to_owned(), line: None, column: None },
+            at: Where { file: path.to_owned(), line, column: None },
             ..unreadable(path)
         });
     }
 
     /// An included file is read in place; one that is not there is passed over silently, as the broker does.
     fn include(&mut self, from: &str, include: &Include) {
-        let base = Path::new(from).parent().unwrap_or(Path::new("/")).join(&include.path);
-        let (Some(dir), Some(name)) = (base.parent(), base.file_name().map(|n| n.to_string_lossy().into_owned())) else { return };
         if self.unknown.is_some() {
             return;
         }
@@ -260,20 +254,65 @@ impl Reader<'_> {
             self.unknown.get_or_insert(Miss::failed(from, format!("files include each other more than {MAX_INCLUDES} deep")));
             return;
         }
-        match self.host.list(dir) {
-            Ok(names) => {
-                for file in names.into_iter().filter(|n| fits(n, &name)) {
-                    let file = dir.join(file);
-                    match self.open.contains(&plain(&file)) {
-                        true => self.circle(from, include),
-                        false => self.file(&file.display().to_string()),
-                    }
-                }
-            }
-            Err(miss) if miss.is_absent() => {}
+        match self.included(from, include) {
+            Ok(files) => files.iter().for_each(|file| match self.open.contains(&plain(file)) {
+                true => self.circle(from, include),
+                false => self.opened(from, include, file),
+            }),
             Err(miss) => {
                 self.unknown.get_or_insert(miss);
             }
+        }
+    }
+
+    /// What an `include` names, as far as the broker's user sees it: `*` stands for names in one directory, hidden ones too.
+    fn included(&self, from: &str, include: &Include) -> Got<Vec<PathBuf>> {
+        let home = Path::new(from).parent().unwrap_or(Path::new("/"));
+        let path = include.path.trim_end_matches('/');
+        let (dir, name) = match path.rsplit_once('/') {
+            // `sub/` names `sub` in `sub`.
+            _ if path.len() < include.path.len() => (path, path.rsplit('/').next().unwrap_or(path)),
+            Some((dir, name)) => (if dir.is_empty() { "/" } else { dir }, name),
+            None => ("", path),
+        };
+        if matches!(name, "" | "." | "..") {
+            return Ok(vec![home.join(&include.path)]);
+        }
+        let dir = &home.join(dir);
+        let may = |path: &Path, bits| match self.user {
+            Fact::Known(user) => access::may(self.host, user, path, bits),
+            Fact::Unknown(_) => Ok(Access::Yes),
+        };
+        if !name.contains('*') {
+            let path = dir.join(name);
+            let seen = optional(self.host.stat(&path, false))?.is_some() && !matches!(may(&path, 0)?, Access::Hidden(_));
+            return Ok(if seen { vec![path] } else { Vec::new() });
+        }
+        let listed = if may(dir, access::READ)? == Access::Yes { optional(self.host.list(dir))? } else { None };
+        Ok(listed.into_iter().flatten().filter(|n| fits(n, name)).map(|n| dir.join(n)).collect())
+    }
+
+    /// Reads an included file. One that is there, but cannot be opened, stops the broker.
+    fn opened(&mut self, from: &str, include: &Include, file: &Path) {
+        let path = file.display().to_string();
+        let meta = self.host.stat(file, true);
+        let hidden = access::hidden(self.host, self.user, file);
+        let fault = match meta.as_ref().map(|meta| meta.kind) {
+            Ok(Kind::Dir) => "a directory",
+            Err(miss) if miss.is_absent() => "a link that leads nowhere",
+            _ if hidden => "not readable for the broker's user",
+            _ => return self.file(&path),
+        };
+        self.problems.push(Problem {
+            message: format!("{path} is included and is {fault}: the broker does not boot"),
+            text: format!("include {}", include.path),
+            at: Where { file: from.to_owned(), line: Some(include.line), column: Some(include.column) },
+            ..unreadable(&path)
+        });
+        match hidden && !at_home(self.host, &path) {
+            true => drop(self.unknown.get_or_insert(not_the_brokers(&path))),
+            false if matches!(&meta, Ok(meta) if meta.kind == Kind::File) => self.file(&path),
+            false => {}
         }
     }
 

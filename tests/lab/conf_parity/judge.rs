@@ -63,30 +63,32 @@ fn beyond_parser(problem: &Problem) -> bool {
 pub fn difference(ours: &Ours, oracle: &Answer) -> Option<String> {
     let fatal: Vec<&Problem> = ours.problems.iter().filter(|p| p.fatal && !beyond_parser(p)).collect();
     let foreseen = ours.problems.iter().any(|p| p.fatal && beyond_parser(p));
-    match (&oracle.phase, ours.boots) {
+    // Not knowing whether a listener can be opened is beyond the parser as well.
+    let knows = |why: &String| why.starts_with("port ") && why.contains(": needs the capability");
+    let boots = ours.boots.or_else(|| ours.unknown.iter().all(knows).then_some(true));
+    match (&oracle.phase, boots) {
         (None, Some(true)) => settings(ours, oracle),
         (None, _) if !fatal.is_empty() => Some(format!("boots; we say it does not: {}", listed(&fatal))),
         (None, Some(false)) if foreseen => settings(ours, oracle),
         (None, Some(false)) => Some("boots; we say it does not, without a fatal problem".into()),
         (None, None) => Some(format!("boots; we do not know: {}", ours.unknown.join("; "))),
         (Some(phase), _) if fatal.is_empty() => {
-            let what = if ours.boots.is_none() {
-                format!("we do not know: {}", ours.unknown.join("; "))
-            } else {
-                "we find nothing".into()
-            };
+            let what =
+                if boots.is_none() { format!("we do not know: {}", ours.unknown.join("; ")) } else { "we find nothing".into() };
             Some(format!("stops in {phase} ({}); {what}", blames(&oracle.errors)))
         }
         (Some(phase), _) => match phase.as_str() {
             "parse" => places(&fatal, oracle),
             "advanced" => kinds(&fatal, &["advanced-syntax", "unreadable"], oracle),
+            // The parser itself broke down.
+            "crash" | "endless" => None,
             "decrypt" => kinds(&fatal, &["encrypted-colon"], oracle),
             phase => keys(phase, &fatal, oracle),
         },
     }
 }
 
-/// The parser names files and lines; ours must be the same.
+/// The parser names the line in which it stops; it must be among ours, and ours must name no line before it that cannot be parsed.
 fn places(fatal: &[&Problem], oracle: &Answer) -> Option<String> {
     let fatal: Vec<&&Problem> = fatal.iter().filter(|p| PARSE.contains(&p.code.as_str())).collect();
     if fatal.is_empty() {
@@ -95,13 +97,11 @@ fn places(fatal: &[&Problem], oracle: &Answer) -> Option<String> {
     let tail = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
     for blame in &oracle.errors {
         let Some(file) = &blame.file else { continue };
-        let first = fatal.iter().filter(|p| tail(&p.file) == tail(file)).min_by_key(|p| p.line);
-        match (first, blame.line) {
-            (None, _) => return Some(format!("cannot be parsed ({}); we name another file", blames(&oracle.errors))),
-            (Some(first), Some(line)) if first.line != Some(line) => {
-                return Some(format!("cannot be parsed in {file} line {line}; we name line {:?}: {}", first.line, first.message));
-            }
-            _ => {}
+        let there: Vec<&&&Problem> = fatal.iter().filter(|p| tail(&p.file) == tail(file)).collect();
+        let early = there.iter().find(|p| p.code == "syntax" && p.line < blame.line && blame.line.is_some());
+        if there.iter().all(|p| p.line != blame.line) || early.is_some() {
+            let ours = there.iter().map(|p| format!("{:?}: {}", p.line, p.message)).collect::<Vec<_>>().join("; ");
+            return Some(format!("cannot be parsed in {file} line {:?}; we name {ours}", blame.line));
         }
     }
     None

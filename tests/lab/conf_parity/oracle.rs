@@ -35,6 +35,7 @@ pub struct Answer {
     #[serde(default)]
     pub later: Vec<Blame>,
     /// Key → value as read from the files; null: they could not be read.
+    #[serde(default)]
     pub settings: Option<BTreeMap<String, String>>,
 }
 
