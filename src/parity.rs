@@ -1,7 +1,10 @@
-//! The firewall engine as tests/parity and tests/bench/firewall see it. Not an interface for anybody else.
+//! The firewall engine as tests/parity and tests/bench/firewall see it, and readers of files as tests/lab sees them. Not an
+//! interface for anybody else.
 
-use crate::facts::Fact;
+use crate::facts::env::{self, Var};
 use crate::facts::firewall::{self, DecidingRule, Firewall, Packet, Possibility, Verdict, model};
+use crate::facts::{Fact, Where};
+use crate::formats::env_conf::{Document, Shell};
 use crate::host::live::Live;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -131,4 +134,48 @@ fn foretold(verdict: Verdict) -> Foretold {
         }]
     };
     Foretold { outcomes, depends_on: verdict.depends_on }
+}
+
+/// What an audit makes of the text of rabbitmq-env.conf.
+pub struct Environment {
+    /// The broker certainly does not start.
+    pub fatal: bool,
+    /// Why it may not.
+    pub doubt: Option<String>,
+    /// By name without prefix: the value, `None` if it is unset, or why it is not known. `Err`: nothing is known.
+    pub vars: Result<BTreeMap<&'static str, Result<Option<String>, String>>, String>,
+}
+
+/// Reads the file with the shell of that name as /bin/sh, below the unit's `NAME=value`; `old`: RabbitMQ before 3.9.
+pub fn environment(content: &[u8], shell: &str, old: bool, unit: &[(String, String)]) -> Environment {
+    let shell = match shell {
+        "dash" => Shell::Dash,
+        "bash" => Shell::Bash,
+        _ => Shell::Other,
+    };
+    let document = Document::parse(content, shell);
+    let from_unit =
+        |(name, value): &(String, String)| (name.clone(), Var { value: Fact::Known(value.clone()), at: Some(unit_file()) });
+    let vars = env::effective(&unit.iter().map(from_unit).collect(), Some(&document), "file", old);
+    let problems = env::problems(Some(&document), "file", vars.known());
+    Environment {
+        fatal: problems.iter().any(|p| p.fatal),
+        doubt: document.doubt(old).map(str::to_owned),
+        vars: match vars {
+            Fact::Unknown(why) => Err(why),
+            Fact::Known(vars) => Ok(env::names().map(|name| (name, known(vars.get(name)))).collect()),
+        },
+    }
+}
+
+fn unit_file() -> Where {
+    Where { file: "unit".to_owned(), line: None, column: None }
+}
+
+fn known(var: Option<&Var>) -> Result<Option<String>, String> {
+    match var.map(|v| &v.value) {
+        None => Ok(None),
+        Some(Fact::Known(value)) => Ok(Some(value.clone())),
+        Some(Fact::Unknown(why)) => Err(why.clone()),
+    }
 }

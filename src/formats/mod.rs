@@ -9,3 +9,4 @@ pub mod iptables_save;
 pub mod netlink;
 pub mod rabbitmq_conf;
 pub mod schema;
+pub mod shell;

@@ -10,9 +10,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod chroot;
 mod client;
 mod conf_parity;
 mod configuration;
+mod env_parity;
 mod exec;
 mod faults;
 mod host;

@@ -7,7 +7,11 @@ mod check;
 mod definitions;
 pub mod files;
 mod listeners;
+<<<<<<< HEAD
 pub mod schemas;
+=======
+pub(super) mod schemas;
+>>>>>>> c53afe3 (wip)
 pub mod secrets;
 mod settings;
 mod traps;

@@ -1,7 +1,7 @@
 //! Takes a variable out of rabbitmq-env.conf.
 use super::{Desk, Proposal, Refusal, cannot, conf};
 use crate::fix::world::FileState;
-use crate::formats::env_conf::Document;
+use crate::formats::env_conf::{Document, Shell};
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
     }
     let path = PathBuf::from(&at.file);
     let state = desk.file(&path)?.ok_or(Refusal::Already)?;
-    let mut document = Document::parse(&state.content);
+    let mut document = Document::parse(&state.content, Shell::Other);
     if !document.unset_var(&name).map_err(|error| cannot(error.to_string()))? {
         return Err(Refusal::Already);
     }
