@@ -1,10 +1,12 @@
 //! The firewall engine as tests/parity and tests/bench/firewall see it, and readers of files as tests/lab sees them. Not an
 //! interface for anybody else.
 
+use crate::facts::conf::advanced;
 use crate::facts::env::{self, Var};
 use crate::facts::firewall::{self, DecidingRule, Firewall, Packet, Possibility, Verdict, model};
 use crate::facts::{Fact, Where};
 use crate::formats::env_conf::{Document, Shell};
+use crate::formats::erlang::{self, Reader, Term, Value};
 use crate::host::live::Live;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -177,5 +179,83 @@ fn known(var: Option<&Var>) -> Result<Option<String>, String> {
         None => Ok(None),
         Some(Fact::Known(value)) => Ok(Some(value.clone())),
         Some(Fact::Unknown(why)) => Err(why.clone()),
+    }
+}
+
+/// What an audit makes of a file of Erlang terms.
+#[derive(Debug)]
+pub enum Terms {
+    /// The terms, in a form in which equal terms are equal texts; `?` where one is not known.
+    Read(String),
+    /// Erlang refuses it; the place is from 1.
+    Refused { line: u32, column: u32 },
+    /// Not known.
+    Open(String),
+}
+
+/// Reads it as `consult`, `expression` or `sequence` in this release of Erlang.
+pub fn terms(bytes: &[u8], reader: &str, otp: u32) -> Terms {
+    match erlang::read(bytes, dialect(reader, otp)) {
+        Ok(terms) => Terms::Read(terms.iter().map(canonical).collect::<Vec<_>>().join(" ")),
+        Err(error) => refused(error),
+    }
+}
+
+/// The settings that it gives as advanced.config, sorted.
+pub fn overlay(bytes: &[u8], expression: bool, otp: u32) -> Terms {
+    match advanced::parse(bytes, dialect(if expression { "expression" } else { "consult" }, otp)) {
+        Ok(overlay) => {
+            let mut apps: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+            for (app, settings) in overlay.apps() {
+                let settings = settings.iter().map(|(key, value)| (canonical(key), canonical(value))).collect();
+                apps.insert(canonical(app), settings);
+            }
+            let setting = |(app, settings): (&String, &BTreeMap<String, String>)| {
+                settings.iter().map(|(key, value)| format!("{{{app},{key},{value}}}")).collect::<Vec<_>>()
+            };
+            let mut all: Vec<String> = apps.iter().flat_map(setting).collect();
+            all.sort();
+            Terms::Read(all.join(" "))
+        }
+        Err(error) => refused(error),
+    }
+}
+
+fn dialect(reader: &str, otp: u32) -> erlang::Dialect {
+    let reader = match reader {
+        "consult" => Reader::Consult,
+        "expression" => Reader::Expression,
+        _ => Reader::Sequence,
+    };
+    erlang::Dialect { reader, otp: Some(otp) }
+}
+
+fn refused(error: erlang::Error) -> Terms {
+    match error.certain {
+        true => Terms::Refused { line: error.line, column: error.column },
+        false => Terms::Open(error.message),
+    }
+}
+
+fn canonical(term: &Term) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let joined = |items: &[Term]| items.iter().map(canonical).collect::<Vec<_>>().join(",");
+    match &term.value {
+        Value::Atom(name) => format!("a{}", hex(name.as_bytes())),
+        Value::String(text) => format!("[{}]", text.chars().map(|c| u32::from(c).to_string()).collect::<Vec<_>>().join(",")),
+        Value::Binary(bytes) => format!("b{}", hex(bytes)),
+        Value::Int(number) => number.to_string(),
+        // Older releases of Erlang forget its sign.
+        Value::Float(number) if *number == 0.0 => "f0000000000000000".to_owned(),
+        Value::Float(number) => format!("f{}", hex(&number.to_be_bytes())),
+        Value::List(items) => format!("[{}]", joined(items)),
+        Value::Tuple(items) => format!("{{{}}}", joined(items)),
+        Value::Map(pairs) => {
+            let pairs: BTreeMap<String, String> = pairs.iter().map(|(k, v)| (canonical(k), canonical(v))).collect();
+            let mut texts: Vec<String> = pairs.iter().map(|(k, v)| format!("{k}>{v}")).collect();
+            texts.sort();
+            format!("#{};", texts.join(","))
+        }
+        Value::Fun(_) | Value::Opaque => "?".to_owned(),
     }
 }

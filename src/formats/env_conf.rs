@@ -365,7 +365,6 @@ const ASSIGNED_LATER: &[&str] = &[
 
 struct Reader {
     doc: Document,
-    functions: BTreeSet<String>,
     readonly: BTreeSet<String>,
     /// `set -a`
     export_all: bool,
@@ -373,7 +372,7 @@ struct Reader {
 
 impl Reader {
     fn new(doc: Document) -> Reader {
-        Reader { doc, functions: BTreeSet::new(), readonly: BTreeSet::new(), export_all: false }
+        Reader { doc, readonly: BTreeSet::new(), export_all: false }
     }
 
     fn script(&mut self, script: &List) {
@@ -542,7 +541,8 @@ impl Reader {
                 statuses.into_iter().fold(Status::Succeeds, Status::or)
             }
             Kind::Function { name } => {
-                self.functions.insert(name.clone());
+                // The scripts may call it in the place of a command.
+                self.opaque(format!("line {line} defines a function, `{name}`"));
                 Status::Succeeds
             }
         };
@@ -586,13 +586,14 @@ impl Reader {
         if SPECIAL.contains(&name.as_str()) {
             for (name, _) in assignments.iter().filter_map(Word::assignment) {
                 self.set(&name, Err(format!("line {line} sets it in front of a command")), line, context);
+                if let Some(setting) = self.doc.settings.get_mut(&name) {
+                    setting.exported = None;
+                }
             }
         }
-        let redefined = self.functions.contains(&name);
-        if redefined || FAR_REACHING.contains(&name.as_str()) {
-            let what = if redefined { format!("calls a function of the file, `{name}`") } else { format!("runs `{name}`") };
-            self.opaque(format!("line {line} {what}"));
-            return self.uncertain(&format!("line {line} {what}, which may fail"), context);
+        if FAR_REACHING.contains(&name.as_str()) {
+            self.opaque(format!("line {line} runs `{name}`"));
+            return self.uncertain(&format!("line {line} runs `{name}`, which may fail"), context);
         }
         match name.as_str() {
             "export" | "readonly" => self.export(&name, arguments, line, context),

@@ -1,9 +1,33 @@
 //! Erlang terms as text: advanced.config, rabbitmq.config, enabled_plugins, *.app and cuttlefish schemas.
 //!
-//! Nothing is ever executed: [`consult`] reads what Erlang's `file:consult/1` would read, [`forms`] additionally steps over
-//! `fun … end` bodies and keeps their text, because schema files hold code between their data.
+//! Nothing is ever executed: [`read`] reads what the broker's readers would read, [`forms`] steps over `fun … end` bodies and
+//! keeps their text, because schema files hold code between their data.
 
+use std::borrow::Cow;
 use std::fmt;
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    pub reader: Reader,
+    /// Major release of Erlang/OTP; `None`: not known.
+    pub otp: Option<u32>,
+}
+
+/// Who reads a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// `file:consult/1`: terms, in UTF-8 unless a comment says otherwise. advanced.config up to RabbitMQ 3.9.20 and 3.10.5.
+    Consult,
+    /// `rabbit_prelaunch_file`: one expression, which is evaluated, in Latin-1 unless a comment says otherwise. advanced.config
+    /// since.
+    Expression,
+    /// `rabbit_file:read_term_file/1`: terms, in Latin-1. enabled_plugins.
+    Sequence,
+}
+
+/// From here on there are triple-quoted strings and sigils.
+const SIGILS: u32 = 27;
 
 /// One term with the place where it starts; lines and columns count from 1, columns in characters.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,12 +47,13 @@ pub enum Value {
     Binary(Vec<u8>),
     Int(i128),
     Float(f64),
-    /// A list; `[a | b]` has `b` as its last element (no file read here uses improper lists).
     List(Vec<Term>),
     Tuple(Vec<Term>),
     Map(Vec<(Term, Term)>),
     /// The text of a `fun … end`, unread.
     Fun(String),
+    /// A term that Erlang reads and this type cannot hold: a larger number, an improper list, a bit string, `fun m:f/1`.
+    Opaque,
 }
 
 /// Why a text could not be read.
@@ -38,6 +63,8 @@ pub struct Error {
     pub line: u32,
     pub column: u32,
     pub message: String,
+    /// Erlang refuses it too. Otherwise it may be an expression with a value, or something that is not read here.
+    pub certain: bool,
 }
 
 impl Term {
@@ -118,6 +145,7 @@ impl fmt::Display for Value {
                 f.write_str("}")
             }
             Value::Fun(_) => f.write_str("fun … end"),
+            Value::Opaque => f.write_str("…"),
         }
     }
 }
@@ -133,19 +161,73 @@ fn plain_atom(a: &str) -> bool {
     a.starts_with(|c: char| c.is_ascii_lowercase()) && a.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '@')
 }
 
-/// The terms of a file, as `file:consult/1` reads them: each ended by a dot, no expressions.
-pub fn consult(text: &str) -> Result<Vec<Term>, Error> {
-    let mut parser = Parser { tokens: Tokens::new(text), peeked: None, funs: false };
-    let mut terms = Vec::new();
-    while parser.peek()?.kind != Kind::End {
-        terms.push(parser.form()?);
+/// The terms of a file, as its reader gives them.
+pub fn read(bytes: &[u8], dialect: Dialect) -> Result<Vec<Term>, Error> {
+    let (text, end) = decode(bytes, dialect.reader);
+    let mut parser = Parser { tokens: Tokens::new(&text, dialect.otp), peeked: None, funs: false, evaluated: None };
+    match dialect.reader {
+        Reader::Consult => parser.consult(end),
+        Reader::Sequence => {
+            parser.ahead(false)?;
+            parser.consult(end)
+        }
+        Reader::Expression => parser.expression(end),
     }
-    Ok(terms)
+}
+
+/// The terms of a text, as `file:consult/1` reads them: each ended by a dot, no expressions.
+pub fn consult(text: &str) -> Result<Vec<Term>, Error> {
+    Parser { tokens: Tokens::new(text, Some(SIGILS)), peeked: None, funs: false, evaluated: None }.consult(None)
+}
+
+/// The text up to the first bytes that are not of its encoding, and the error that these are.
+fn decode(bytes: &[u8], reader: Reader) -> (Cow<'_, str>, Option<Error>) {
+    let utf8 = match (reader, encoding(bytes)) {
+        (Reader::Sequence, _) => false,
+        (_, Some(encoding)) => encoding == Encoding::Utf8,
+        (reader, None) => reader == Reader::Consult,
+    };
+    if !utf8 {
+        return (Cow::Owned(bytes.iter().map(|b| char::from(*b)).collect()), None);
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Cow::Borrowed(text), None),
+        Err(error) => {
+            let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into_owned();
+            let mut place = Tokens::new(&text, None);
+            place.advance(text.len());
+            let error = place.error("not UTF-8");
+            (Cow::Owned(text), Some(error))
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Latin1,
+    Utf8,
+}
+
+/// What a comment in the first two lines says: `coding: NAME` or `coding=NAME` (epp:read_encoding).
+fn encoding(bytes: &[u8]) -> Option<Encoding> {
+    bytes.split(|b| *b == b'\n').take(2).find_map(|line| {
+        let comment = &line[line.iter().position(|b| *b == b'%')?..];
+        let text = String::from_utf8_lossy(comment).to_lowercase();
+        let name = text.match_indices("coding").find_map(|(at, _)| {
+            let rest = text[at + "coding".len()..].trim_start_matches([' ', '\t']);
+            Some(rest.strip_prefix([':', '='])?.trim_start_matches([' ', '\t']))
+        })?;
+        match name.split(|c: char| c != '-' && !c.is_ascii_alphanumeric()).next() {
+            Some("latin-1") => Some(Encoding::Latin1),
+            Some("utf-8") => Some(Encoding::Utf8),
+            _ => None,
+        }
+    })
 }
 
 /// Every form of a schema file. A form that cannot be read is given as its error, and reading goes on after its dot.
 pub fn forms(text: &str) -> Vec<Result<Term, Error>> {
-    let mut parser = Parser { tokens: Tokens::new(text), peeked: None, funs: true };
+    let mut parser = Parser { tokens: Tokens::new(text, None), peeked: None, funs: true, evaluated: None };
     let mut forms = Vec::new();
     loop {
         match parser.peek() {
@@ -163,7 +245,7 @@ pub fn forms(text: &str) -> Vec<Result<Term, Error>> {
 
 /// The tokens of a piece of Erlang, comments left out; ends early where the text cannot be scanned.
 pub fn tokens(text: &str) -> Vec<Token<'_>> {
-    let mut scanner = Tokens::new(text);
+    let mut scanner = Tokens::new(text, None);
     let mut all = Vec::new();
     while let Ok(token) = scanner.next() {
         if token.kind == Kind::End {
@@ -187,6 +269,8 @@ pub enum Kind {
     String,
     /// `"""` … `"""` of OTP 27.
     LongString,
+    /// `~"…"`, `~b"…"`, `~S(…)` and so on of OTP 27.
+    Sigil,
     Punct,
     /// The full stop that ends a form.
     Dot,
@@ -212,16 +296,19 @@ impl Token<'_> {
     }
 }
 
+#[derive(Clone)]
 struct Tokens<'a> {
     source: &'a str,
     offset: usize,
     line: u32,
     column: u32,
+    /// `None`: not known; what differs between releases is not certain then.
+    otp: Option<u32>,
 }
 
 impl<'a> Tokens<'a> {
-    fn new(source: &'a str) -> Self {
-        Tokens { source, offset: 0, line: 1, column: 1 }
+    fn new(source: &'a str, otp: Option<u32>) -> Self {
+        Tokens { source, offset: 0, line: 1, column: 1, otp }
     }
 
     fn rest(&self) -> &'a str {
@@ -229,7 +316,14 @@ impl<'a> Tokens<'a> {
     }
 
     fn error(&self, message: impl Into<String>) -> Error {
-        Error { line: self.line, column: self.column, message: message.into() }
+        Error { line: self.line, column: self.column, message: message.into(), certain: true }
+    }
+
+    /// An error in a token: certain, unless releases differ there.
+    fn refuse(&self, why: Why) -> Error {
+        let modern = self.rest().starts_with('~') || self.rest().starts_with("\"\"\"");
+        let differs = why == DIFFERS || self.otp.is_none() && modern;
+        Error { certain: !differs, ..self.error(why) }
     }
 
     /// Moves on over `len` bytes, keeping line and column.
@@ -253,8 +347,8 @@ impl<'a> Tokens<'a> {
             let bytes = rest.as_bytes();
             let len = match bytes.first() {
                 Some(b'%') => rest.find('\n').unwrap_or(rest.len()),
-                Some(b) if b.is_ascii() => bytes.iter().take_while(|b| **b <= b' ' || **b == 0x7f).count(),
-                Some(_) => rest.len() - rest.trim_start_matches(|c: char| c.is_whitespace() || c.is_control()).len(),
+                Some(b) if b.is_ascii() => bytes.iter().take_while(|b| **b <= b' ').count(),
+                Some(_) => rest.len() - rest.trim_start_matches(is_blank).len(),
                 None => 0,
             };
             if len == 0 {
@@ -267,17 +361,21 @@ impl<'a> Tokens<'a> {
     fn next(&mut self) -> Result<Token<'a>, Error> {
         self.skip_blanks();
         let rest = self.rest();
+        let of = |kind: Kind, len: Result<usize, Why>| len.map(|len| (kind, len)).map_err(|why| self.refuse(why));
         let (kind, len) = match rest.chars().next() {
             None => (Kind::End, 0),
-            Some(c) if c.is_ascii_digit() => number(rest),
-            Some(c) if c.is_lowercase() => (Kind::Word, word(rest)),
-            Some(c) if c.is_uppercase() || c == '_' => (Kind::Variable, word(rest)),
-            Some('"') if rest.starts_with("\"\"\"") => {
-                (Kind::LongString, long_string(rest).ok_or_else(|| self.error("string not closed"))?)
+            Some(c) if c.is_ascii_digit() => {
+                if self.otp.is_none_or(|otp| otp >= BASED_FLOATS) && based_float(rest) {
+                    return Err(Error { certain: false, ..self.error("a float with a base: not read") });
+                }
+                number(rest).map_err(|why| self.refuse(why))?
             }
-            Some('"') => (Kind::String, quoted(rest, '"').ok_or_else(|| self.error("unterminated string"))?),
-            Some('\'') => (Kind::QuotedAtom, quoted(rest, '\'').ok_or_else(|| self.error("unterminated atom"))?),
-            Some('$') => (Kind::Char, char_literal(rest).ok_or_else(|| self.error("unterminated character"))?),
+            Some(c) if is_lower(c) => (Kind::Word, word(rest)),
+            Some(c) if is_upper(c) => (Kind::Variable, word(rest)),
+            Some('"' | '~') if rest.starts_with("\"\"\"") || rest.starts_with('~') => self.modern(rest)?,
+            Some('"') => of(Kind::String, quoted(rest, '"', self.otp))?,
+            Some('\'') => of(Kind::QuotedAtom, quoted(rest, '\'', self.otp))?,
+            Some('$') => of(Kind::Char, char_literal(rest, self.otp))?,
             Some('.') if ends_form(rest) => (Kind::Dot, 1),
             Some(c) => match punctuation(rest) {
                 Some(len) => (Kind::Punct, len),
@@ -289,6 +387,34 @@ impl<'a> Tokens<'a> {
         self.advance(len);
         Ok(token)
     }
+
+    /// What means something else, or nothing, before OTP 27.
+    fn modern(&self, rest: &str) -> Result<(Kind, usize), Error> {
+        let sigil = rest.starts_with('~');
+        match self.otp {
+            Some(otp) if otp < SIGILS && sigil => Ok((Kind::Punct, 1)),
+            Some(otp) if otp < SIGILS => Ok((Kind::String, 2)),
+            _ if sigil => self::sigil(rest, self.otp).map(|len| (Kind::Sigil, len)).map_err(|why| self.refuse(why)),
+            _ => long_string(rest).map(|len| (Kind::LongString, len)).map_err(|why| self.refuse(why)),
+        }
+    }
+}
+
+/// Erlang's letters and blanks are those of Latin-1.
+fn is_lower(c: char) -> bool {
+    matches!(c, 'a'..='z' | 'ß'..='ö' | 'ø'..='ÿ')
+}
+
+fn is_upper(c: char) -> bool {
+    matches!(c, 'A'..='Z' | '_' | 'À'..='Ö' | 'Ø'..='Þ')
+}
+
+fn is_name(c: char) -> bool {
+    is_lower(c) || is_upper(c) || c.is_ascii_digit() || c == '@'
+}
+
+fn is_blank(c: char) -> bool {
+    matches!(c, '\0'..=' ' | '\u{80}'..='\u{a0}')
 }
 
 fn word(rest: &str) -> usize {
@@ -296,72 +422,180 @@ fn word(rest: &str) -> usize {
     if rest.as_bytes().get(ascii).is_none_or(u8::is_ascii) {
         return ascii;
     }
-    rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '@')).unwrap_or(rest.len())
+    rest.find(|c: char| !is_name(c)).unwrap_or(rest.len())
+}
+
+/// From here on a float may have a base.
+const BASED_FLOATS: u32 = 28;
+
+/// `16#f.8`
+fn based_float(rest: &str) -> bool {
+    let Some((base, digits)) = rest.split_once('#') else { return false };
+    let tail = digits.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    base.bytes().all(|b| b.is_ascii_digit() || b == b'_')
+        && tail.len() < digits.len()
+        && tail.strip_prefix('.').is_some_and(|t| t.starts_with(|c: char| c.is_ascii_alphanumeric()))
+}
+
+/// Length of digits of a base; underscores stand between two of them.
+fn digits(text: &str, base: u32) -> usize {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(|b| char::from(*b).is_digit(base));
+    let mut len = 0;
+    while digit(len) || len > 0 && bytes.get(len) == Some(&b'_') && digit(len - 1) && digit(len + 1) {
+        len += 1;
+    }
+    len
 }
 
 /// `12`, `16#ff_ff`, `1_000`, `1.5`, `1.5e-3`.
-fn number(rest: &str) -> (Kind, usize) {
-    let digits = |from: usize, based: bool| {
-        let tail = rest.get(from..).unwrap_or("");
-        from + tail.find(|c: char| !(c.is_ascii_digit() || c == '_' || based && c.is_ascii_alphabetic())).unwrap_or(tail.len())
-    };
+fn number(rest: &str) -> Result<(Kind, usize), Why> {
+    let from = |at: usize| rest.get(at..).unwrap_or("");
     let bytes = rest.as_bytes();
-    let mut end = digits(0, false);
-    if bytes.get(end) == Some(&b'#') && bytes.get(end + 1).is_some_and(u8::is_ascii_alphanumeric) {
-        return (Kind::Integer, digits(end + 1, true));
+    let mut end = digits(rest, 10);
+    if bytes.get(end) == Some(&b'#') {
+        let base: u32 = rest[..end].replace('_', "").parse().map_err(|_| "illegal base")?;
+        if !(2..=36).contains(&base) {
+            return Err("illegal base");
+        }
+        return match digits(from(end + 1), base) {
+            0 => Err("illegal integer"),
+            len => Ok((Kind::Integer, end + 1 + len)),
+        };
     }
     if bytes.get(end) != Some(&b'.') || !bytes.get(end + 1).is_some_and(u8::is_ascii_digit) {
-        return (Kind::Integer, end);
+        return Ok((Kind::Integer, end));
     }
-    end = digits(end + 1, false);
+    end += 1 + digits(from(end + 1), 10);
     if matches!(bytes.get(end), Some(b'e' | b'E')) {
         let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
-        if bytes.get(end + 1 + sign).is_some_and(u8::is_ascii_digit) {
-            end = digits(end + 1 + sign, false);
+        let len = digits(from(end + 1 + sign), 10);
+        if len == 0 {
+            return Err("illegal float");
         }
+        end += 1 + sign + len;
     }
-    (Kind::Float, end)
+    match rest[..end].replace('_', "").parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok((Kind::Float, end)),
+        _ => Err("illegal float"),
+    }
 }
+
+/// Why a token cannot be read.
+type Why = &'static str;
+
+const DIFFERS: Why = "releases differ in what this control character is";
 
 /// Length of a literal in `quote`s, backslash escapes included.
-fn quoted(rest: &str, quote: char) -> Option<usize> {
-    let mut escaped = false;
-    for (i, c) in rest.char_indices().skip(1) {
+fn quoted(rest: &str, quote: char, otp: Option<u32>) -> Result<usize, Why> {
+    enclosed(rest, 1, quote, otp).map(|len| len + quote.len_utf8())
+}
+
+/// Where the text from `start` up to an unescaped `close` ends.
+fn enclosed(rest: &str, start: usize, close: char, otp: Option<u32>) -> Result<usize, Why> {
+    let mut at = start;
+    while let Some(c) = rest.get(at..).and_then(|r| r.chars().next()) {
         match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            _ if c == quote => return Some(i + c.len_utf8()),
-            _ => {}
+            _ if c == close => return Ok(at),
+            '\\' => at += escape(&rest[at..], otp)?.1,
+            _ if !is_unicode(c) => return Err("illegal character"),
+            _ => at += c.len_utf8(),
         }
     }
-    None
+    Err("a quote that is not closed")
 }
 
-fn long_string(rest: &str) -> Option<usize> {
+/// Erlang's own idea of characters.
+fn is_unicode(c: char) -> bool {
+    !matches!(c, '\u{fffe}' | '\u{ffff}')
+}
+
+/// Length of a `"""` string.
+fn long_string(rest: &str) -> Result<usize, Why> {
     let quotes = rest.len() - rest.trim_start_matches('"').len();
-    let fence = rest.get(..quotes)?;
-    rest.get(quotes..)?.find(fence).map(|at| at + 2 * quotes)
+    let fence = &rest[..quotes];
+    let mut lines = rest[quotes..].split_inclusive('\n');
+    let first = lines.next().unwrap_or("");
+    if !first.ends_with('\n') || !first.chars().all(is_blank) {
+        return Err("a triple-quoted string begins on the next line");
+    }
+    let mut at = quotes + first.len();
+    let start = at;
+    for line in lines {
+        let text = line.trim_start_matches(is_blank_inline);
+        if text.starts_with(fence) {
+            let indent = &line[..line.len() - text.len()];
+            let indented = |l: &str| l.starts_with(indent) || l.trim_end_matches(['\n', '\r']).is_empty();
+            if !rest[start..at].split_inclusive('\n').all(indented) {
+                return Err("a line of a triple-quoted string is not indented as its last one");
+            }
+            return Ok(at + indent.len() + fence.len());
+        }
+        at += line.len();
+    }
+    Err("a triple-quoted string that is not closed")
 }
 
-fn char_literal(rest: &str) -> Option<usize> {
-    let mut chars = rest.char_indices().skip(1);
-    let (at, c) = chars.next()?;
-    if c != '\\' {
-        return Some(at + c.len_utf8());
+fn is_blank_inline(c: char) -> bool {
+    is_blank(c) && c != '\n'
+}
+
+/// Length of a sigil with everything that belongs to it.
+fn sigil(rest: &str, otp: Option<u32>) -> Result<usize, Why> {
+    let prefix = 1 + word(&rest[1..]);
+    let verbatim = rest[1..prefix].starts_with(|c: char| c.is_ascii_uppercase());
+    if !["", "s", "S", "b", "B"].contains(&&rest[1..prefix]) {
+        return Err("illegal sigil");
     }
-    let (_, len) = escape(rest.get(at..)?)?;
-    Some(at + len)
+    let text = &rest[prefix..];
+    let end = if text.starts_with("\"\"\"") {
+        prefix + long_string(text)?
+    } else {
+        let open = text.chars().next().ok_or("illegal sigil")?;
+        let close = closing(open).ok_or("illegal sigil")?;
+        let inner = prefix + open.len_utf8();
+        let end = if verbatim {
+            inner + rest[inner..].find(close).ok_or("a sigil that is not closed")?
+        } else {
+            enclosed(rest, inner, close, otp)?
+        };
+        end + close.len_utf8()
+    };
+    if rest[end..].starts_with(is_name) {
+        return Err("illegal sigil suffix");
+    }
+    Ok(end)
+}
+
+/// What closes a sigil.
+fn closing(open: char) -> Option<char> {
+    match open {
+        '(' => Some(')'),
+        '[' => Some(']'),
+        '{' => Some('}'),
+        '<' => Some('>'),
+        '"' | '\'' | '/' | '|' | '`' | '#' => Some(open),
+        _ => None,
+    }
+}
+
+fn char_literal(rest: &str, otp: Option<u32>) -> Result<usize, Why> {
+    let c = rest.chars().nth(1).ok_or("illegal character")?;
+    if c != '\\' {
+        return if is_unicode(c) { Ok(1 + c.len_utf8()) } else { Err("illegal character") };
+    }
+    escape(&rest[1..], otp).map(|(_, len)| 1 + len)
 }
 
 fn ends_form(rest: &str) -> bool {
-    rest.chars().nth(1).is_none_or(|c| c.is_whitespace() || c.is_control() || c == '%')
+    rest.chars().nth(1).is_none_or(|c| is_blank(c) || c == '%')
 }
 
 fn punctuation(rest: &str) -> Option<usize> {
     const LONG: [&str; 20] = [
         "=:=", "=/=", "...", "<<", ">>", "->", "<-", "=>", ":=", "||", "++", "--", "==", "/=", "=<", ">=", "::", "..", "?=", "<=",
     ];
-    const SHORT: &str = "[](){},|:;#=<>+-*/!?.~^&@";
+    const SHORT: &str = "[](){},|:;#=<>+-*/!?.^&@";
     // The most frequent ones begin no longer one.
     if rest.starts_with(['(', ')', '[', ']', '{', '}', ',', ';']) {
         return Some(1);
@@ -373,10 +607,10 @@ fn punctuation(rest: &str) -> Option<usize> {
 }
 
 /// Value and length of one escape sequence, `text` beginning with its backslash.
-fn escape(text: &str) -> Option<(Option<char>, usize)> {
-    let mut chars = text.char_indices().skip(1);
-    let (at, c) = chars.next()?;
-    let one = |c| Some((Some(c), at + 1));
+fn escape(text: &str, otp: Option<u32>) -> Result<(char, usize), Why> {
+    const ILLEGAL: Why = "illegal escape sequence";
+    let c = text.chars().nth(1).ok_or(ILLEGAL)?;
+    let one = |c| Ok((c, 2));
     match c {
         'n' => one('\n'),
         'r' => one('\r'),
@@ -387,32 +621,51 @@ fn escape(text: &str) -> Option<(Option<char>, usize)> {
         'e' => one('\u{1b}'),
         's' => one(' '),
         'd' => one('\u{7f}'),
-        '\n' => Some((None, at + 1)),
         '0'..='7' => {
             let digits: String = text.chars().skip(1).take(3).take_while(|c| c.is_digit(8)).collect();
-            Some((char::from_u32(u32::from_str_radix(&digits, 8).ok()?), at + digits.len()))
+            let c = u32::from_str_radix(&digits, 8).ok().and_then(char::from_u32).ok_or(ILLEGAL)?;
+            Ok((c, 1 + digits.len()))
         }
-        'x' if text.get(at + 1..)?.starts_with('{') => {
-            let close = text.find('}')?;
-            Some((char::from_u32(u32::from_str_radix(text.get(at + 2..close)?, 16).ok()?), close + 1))
+        'x' if text[2..].starts_with('{') => {
+            let close = text.find('}').ok_or(ILLEGAL)?;
+            Ok((hexadecimal(&text[3..close]).ok_or(ILLEGAL)?, close + 1))
         }
-        'x' => Some((char::from_u32(u32::from_str_radix(text.get(at + 1..at + 3)?, 16).ok()?), at + 3)),
+        'x' => Ok((text.get(2..4).and_then(hexadecimal).ok_or(ILLEGAL)?, 4)),
         '^' => {
-            let (next, c) = chars.next()?;
-            Some((char::from_u32(c as u32 & 31), next + c.len_utf8()))
+            let c = text.chars().nth(2).ok_or(ILLEGAL)?;
+            Ok((control(c, otp)?, 2 + c.len_utf8()))
         }
-        c => Some((Some(c), at + c.len_utf8())),
+        c if is_unicode(c) => Ok((c, 1 + c.len_utf8())),
+        _ => Err(ILLEGAL),
     }
 }
 
-fn unescape(inner: &str) -> String {
+/// `\^c`. Up to OTP 25 any character may follow, from 27 on those that have a control character.
+fn control(c: char, otp: Option<u32>) -> Result<char, Why> {
+    let low = char::from_u32(c as u32 & 31).ok_or(DIFFERS)?;
+    match (c, otp) {
+        ('@'..='_' | 'a'..='z', _) | (_, Some(..=25)) => Ok(low),
+        ('?', Some(27..)) => Ok('\u{7f}'),
+        (_, Some(27..)) => Err("illegal control character"),
+        _ => Err(DIFFERS),
+    }
+}
+
+fn hexadecimal(digits: &str) -> Option<char> {
+    let all = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let number = u32::from_str_radix(digits.trim_start_matches('0'), 16);
+    let c = if digits.trim_start_matches('0').is_empty() { Some('\0') } else { char::from_u32(number.ok()?) };
+    c.filter(|c| all && is_unicode(*c))
+}
+
+fn unescape(inner: &str, otp: Option<u32>) -> String {
     let mut out = String::with_capacity(inner.len());
     let mut rest = inner;
     while let Some(at) = rest.find('\\') {
         out.push_str(rest.get(..at).unwrap_or(""));
         let tail = rest.get(at..).unwrap_or("");
-        let Some((c, len)) = escape(tail) else { break };
-        out.extend(c);
+        let Ok((c, len)) = escape(tail, otp) else { break };
+        out.push(c);
         rest = tail.get(len..).unwrap_or("");
     }
     out.push_str(rest);
@@ -421,9 +674,13 @@ fn unescape(inner: &str) -> String {
 
 /// The text of a quoted token without its quotes and escapes.
 pub fn unquote(token: &Token<'_>) -> String {
+    unquote_as(token, None)
+}
+
+fn unquote_as(token: &Token<'_>, otp: Option<u32>) -> String {
     match token.kind {
         Kind::LongString => long_text(token.text),
-        Kind::String | Kind::QuotedAtom => unescape(token.text.get(1..token.text.len() - 1).unwrap_or("")),
+        Kind::String | Kind::QuotedAtom => unescape(token.text.get(1..token.text.len() - 1).unwrap_or(""), otp),
         _ => token.text.to_owned(),
     }
 }
@@ -433,7 +690,18 @@ fn long_text(text: &str) -> String {
     let inner = text.trim_matches('"');
     let mut lines: Vec<&str> = inner.split('\n').skip(1).collect();
     let indent = lines.pop().unwrap_or("");
-    lines.iter().map(|l| l.strip_prefix(indent).unwrap_or(l)).collect::<Vec<_>>().join("\n")
+    lines.iter().map(|l| l.strip_prefix(indent).unwrap_or(l.trim_start_matches(is_blank))).collect::<Vec<_>>().join("\n")
+}
+
+/// A sigil's value: a string for `s` and `S`, else a binary. Escapes count in `s`, `b` and, outside of triple quotes, without a letter.
+fn sigil_value(token: &Token<'_>, otp: Option<u32>) -> Value {
+    let prefix = 1 + word(token.text.get(1..).unwrap_or(""));
+    let (kind, body) = (token.text.get(1..prefix).unwrap_or(""), token.text.get(prefix..).unwrap_or(""));
+    let long = body.starts_with("\"\"\"");
+    let text = if long { long_text(body) } else { body.get(1..body.len() - 1).unwrap_or("").to_owned() };
+    let escapes = matches!(kind, "s" | "b") || kind.is_empty() && !long;
+    let text = if escapes { unescape(&text, otp) } else { text };
+    if kind.eq_ignore_ascii_case("s") { Value::String(text) } else { Value::Binary(text.into_bytes()) }
 }
 
 /// Deepest nesting that is read: far more than any configuration has, far less than the stack.
@@ -444,9 +712,72 @@ struct Parser<'a> {
     peeked: Option<Token<'a>>,
     /// Whether `fun … end` may stand for a value.
     funs: bool,
+    /// Set if the text is an expression that is evaluated.
+    evaluated: Option<Expression>,
+}
+
+/// What the tokens of an expression say about it as a whole.
+#[derive(Clone, Copy)]
+struct Expression {
+    /// It may give a variable a value.
+    binds: bool,
 }
 
 impl<'a> Parser<'a> {
+    /// Terms, each ended by a dot; `end`: what is wrong with the bytes behind the text.
+    fn consult(&mut self, end: Option<Error>) -> Result<Vec<Term>, Error> {
+        let mut terms = Vec::new();
+        loop {
+            // All of a form is scanned before any of it is parsed.
+            if !self.ahead(true).map_err(|e| end.clone().filter(|_| self.at_end(&e)).unwrap_or(e))? {
+                return end.map_or(Ok(terms), Err);
+            }
+            terms.push(self.form()?);
+        }
+    }
+
+    /// Whether an error is at the very end of the text.
+    fn at_end(&self, error: &Error) -> bool {
+        let mut tokens = self.tokens.clone();
+        tokens.advance(tokens.rest().len());
+        (error.line, error.column) == (tokens.line, tokens.column)
+    }
+
+    /// Scans on to the dot of this form, or to the end, without moving; false: there is nothing more. `one`: the dot must be there.
+    fn ahead(&self, one: bool) -> Result<bool, Error> {
+        let mut tokens = self.tokens.clone();
+        let mut any = false;
+        loop {
+            let token = tokens.next()?;
+            match token.kind {
+                Kind::End if any && one => return Err(unexpected(&token, "the final dot is missing")),
+                Kind::End => return Ok(any),
+                Kind::Dot if one => return Ok(true),
+                _ => any = true,
+            }
+        }
+    }
+
+    /// One expression and a dot.
+    fn expression(&mut self, end: Option<Error>) -> Result<Vec<Term>, Error> {
+        if let Some(error) = end {
+            return Err(error);
+        }
+        let mut tokens = self.tokens.clone();
+        let mut all = Vec::new();
+        loop {
+            let token = tokens.next()?;
+            all.push(token);
+            if token.kind == Kind::End {
+                break;
+            }
+        }
+        self.evaluated = Some(Expression { binds: all.iter().any(binds) });
+        let term = self.form().map_err(|e| if e.certain { e } else { broken(&all).unwrap_or(e) })?;
+        let rest = self.peek()?;
+        if rest.kind == Kind::End { Ok(vec![term]) } else { Err(unexpected(&rest, "a second term")) }
+    }
+
     fn peek(&mut self) -> Result<Token<'a>, Error> {
         match self.peeked {
             Some(t) => Ok(t),
@@ -474,17 +805,39 @@ impl<'a> Parser<'a> {
 
     fn expect(&mut self, text: &str) -> Result<(), Error> {
         let token = self.take()?;
-        if token.is(text) { Ok(()) } else { Err(unexpected(&token, &format!("expected `{text}`"))) }
+        if token.is(text) { Ok(()) } else { Err(self.behind(&token, &format!("expected `{text}`"))) }
     }
 
     fn form(&mut self) -> Result<Term, Error> {
         let term = self.term(0)?;
         let token = self.peek()?;
         if token.kind != Kind::Dot {
-            return Err(unexpected(&token, "expected `,` or the final dot"));
+            return Err(self.behind(&token, "expected `,` or the final dot"));
         }
         self.peeked = None;
         Ok(term)
+    }
+
+    /// An error at a token that follows a complete term: certain, unless it continues an expression.
+    fn behind(&self, token: &Token<'_>, message: &str) -> Error {
+        let operator = match token.kind {
+            Kind::Word => OPERATORS.contains(&token.text) || token.text == "when",
+            Kind::Punct => CONTINUES.contains(&token.text),
+            _ => false,
+        };
+        Error { certain: !(operator && self.evaluated.is_some()), ..unexpected(token, message) }
+    }
+
+    /// An error at a token where a term should start: certain, unless an expression starts with it.
+    fn start(&self, token: &Token<'_>, message: &str) -> Error {
+        let starts = match (token.kind, self.evaluated) {
+            (_, None) => false,
+            (Kind::Variable, Some(expression)) => expression.binds,
+            (Kind::Word, _) => STARTS.contains(&token.text),
+            (Kind::Punct, _) => token.text == "#",
+            _ => false,
+        };
+        Error { certain: !starts, ..unexpected(token, message) }
     }
 
     /// Leaves the parser behind the next full stop; false at the end of what can be scanned.
@@ -502,52 +855,98 @@ impl<'a> Parser<'a> {
     fn term(&mut self, depth: u32) -> Result<Term, Error> {
         let token = self.take()?;
         if depth > MAX_DEPTH {
-            return Err(unexpected(&token, "nested too deeply"));
+            return Err(Error { certain: false, ..unexpected(&token, "nested too deeply") });
         }
         let value = match token.kind {
             Kind::Word if token.text == "fun" && self.funs => self.fun(&token)?,
-            Kind::Word if reserved(token.text) => return Err(unexpected(&token, "a term cannot start here")),
+            Kind::Word if token.text == "fun" => self.external(&token)?,
+            Kind::Word if self.reserved(token.text) => return Err(self.start(&token, "a term cannot start here")),
+            Kind::Word if MODERN.contains(&token.text) && self.tokens.otp.is_none() && !self.funs => {
+                return Err(Error { certain: false, ..unexpected(&token, "a reserved word of some releases") });
+            }
             Kind::Word => Value::Atom(token.text.to_owned()),
-            Kind::QuotedAtom => Value::Atom(unquote(&token)),
-            Kind::Integer => Value::Int(integer(&token)?),
+            Kind::QuotedAtom => Value::Atom(unquote_as(&token, self.tokens.otp)),
+            Kind::Integer => integer(&token).map_or(Value::Opaque, Value::Int),
             Kind::Float => Value::Float(float(&token)?),
-            Kind::Char => Value::Int(character(&token)?),
+            Kind::Char => Value::Int(character(&token, self.tokens.otp)?),
             Kind::String | Kind::LongString => self.strings(&token)?,
+            Kind::Sigil if self.tokens.otp.is_none() => {
+                return Err(Error { certain: false, ..unexpected(&token, "a sigil, which some releases do not know") });
+            }
+            Kind::Sigil => sigil_value(&token, self.tokens.otp),
             Kind::Punct => self.compound(&token, depth)?,
-            Kind::Variable => return Err(unexpected(&token, "a variable is not a value")),
+            Kind::Variable => return Err(self.start(&token, "a variable is not a value")),
             Kind::Dot | Kind::End => return Err(unexpected(&token, "the term is not complete")),
         };
         Ok(Term { value, line: token.line, column: token.column })
     }
 
+    fn reserved(&self, word: &str) -> bool {
+        const WORDS: [&str; 15] =
+            ["after", "begin", "bnot", "case", "catch", "cond", "end", "fun", "if", "let", "not", "of", "receive", "try", "when"];
+        let modern = MODERN.contains(&word) && self.tokens.otp.is_some_and(|otp| otp >= SIGILS) && !self.funs;
+        WORDS.contains(&word) || OPERATORS.contains(&word) || modern
+    }
+
     fn compound(&mut self, open: &Token<'a>, depth: u32) -> Result<Value, Error> {
         match open.text {
-            "[" => Ok(Value::List(self.items("]", depth)?)),
+            "[" => self.list(depth),
             "{" => Ok(Value::Tuple(self.items("}", depth)?)),
             "<<" => self.binary(depth),
+            "(" => {
+                let term = self.term(depth + 1)?;
+                self.expect(")")?;
+                Ok(term.value)
+            }
             "#" => {
-                self.expect("{")?;
+                let token = self.peek()?;
+                if !token.is("{") {
+                    return Err(self.start(open, "a record is not a value"));
+                }
+                self.take()?;
                 self.map(depth)
             }
             "-" | "+" => {
+                let signed = self.peek()?.is("-") || self.peek()?.is("+");
                 let number = self.term(depth + 1)?;
+                if signed && self.evaluated.is_none() {
+                    return Err(unexpected(open, "only one sign can stand before a number"));
+                }
                 match number.value {
                     Value::Int(i) => Ok(Value::Int(if open.text == "-" { -i } else { i })),
                     Value::Float(x) => Ok(Value::Float(if open.text == "-" { -x } else { x })),
+                    Value::Opaque => Ok(Value::Opaque),
                     _ => Err(unexpected(open, "only a number can have a sign")),
                 }
             }
-            // Sigils of OTP 27: ~"…" and ~b"…" are binaries, ~s"…" is a string.
-            "~" => {
-                let prefix = if self.peek()?.kind == Kind::Word { self.take()?.text } else { "" };
-                let token = self.take()?;
-                match token.kind {
-                    Kind::String | Kind::LongString if prefix.eq_ignore_ascii_case("s") => Ok(Value::String(unquote(&token))),
-                    Kind::String | Kind::LongString => Ok(Value::Binary(unquote(&token).into_bytes())),
-                    _ => Err(unexpected(&token, "expected a string")),
-                }
+            _ => Err(self.start(open, "a term cannot start here")),
+        }
+    }
+
+    fn list(&mut self, depth: u32) -> Result<Value, Error> {
+        let mut items = Vec::new();
+        if self.eat("]")? {
+            return Ok(Value::List(items));
+        }
+        loop {
+            items.push(self.term(depth + 1)?);
+            if self.eat(",")? {
+                continue;
             }
-            _ => Err(unexpected(open, "a term cannot start here")),
+            if self.eat("|")? {
+                let tail = self.term(depth + 1)?;
+                self.expect("]")?;
+                return Ok(match tail.value {
+                    Value::List(more) => Value::List(items.into_iter().chain(more).collect()),
+                    Value::String(text) => {
+                        let one = |c| Term { value: Value::Int(i128::from(u32::from(c))), line: tail.line, column: tail.column };
+                        Value::List(items.into_iter().chain(text.chars().map(one)).collect())
+                    }
+                    _ => Value::Opaque,
+                });
+            }
+            self.expect("]")?;
+            return Ok(Value::List(items));
         }
     }
 
@@ -558,16 +957,9 @@ impl<'a> Parser<'a> {
         }
         loop {
             items.push(self.term(depth + 1)?);
-            let token = self.take()?;
-            match token.text {
-                "," if token.kind == Kind::Punct => {}
-                "|" if close == "]" => {
-                    items.push(self.term(depth + 1)?);
-                    self.expect(close)?;
-                    return Ok(items);
-                }
-                _ if token.is(close) => return Ok(items),
-                _ => return Err(unexpected(&token, &format!("expected `,` or `{close}`"))),
+            if !self.eat(",")? {
+                self.expect(close)?;
+                return Ok(items);
             }
         }
     }
@@ -596,13 +988,25 @@ impl<'a> Parser<'a> {
         }
         loop {
             let part = self.term(depth + 1)?;
-            let utf8 = if self.eat("/")? { self.take()?.text == "utf8" } else { false };
+            let unread = |t: &Token<'_>| Error { certain: false, ..unexpected(t, "a part of a binary that is not read") };
+            let next = self.peek()?;
+            let utf8 = if self.eat("/")? {
+                let kind = self.take()?;
+                if kind.text != "utf8" || self.peek()?.is("-") || self.peek()?.is(":") {
+                    return Err(unread(&kind));
+                }
+                true
+            } else if next.is(":") {
+                return Err(unread(&next));
+            } else {
+                false
+            };
             match part.value {
                 Value::String(s) if utf8 => bytes.extend_from_slice(s.as_bytes()),
                 // Without /utf8 each character gives its low byte.
                 Value::String(s) => bytes.extend(s.chars().map(|c| c as u32 as u8)),
-                Value::Int(i) => bytes.push(i as u8),
-                _ => return Err(Error { line: part.line, column: part.column, message: "not a part of a binary".into() }),
+                Value::Int(i) if !utf8 => bytes.push(i as u8),
+                _ => return Err(unread(&next)),
             }
             if !self.eat(",")? {
                 self.expect(">>")?;
@@ -613,11 +1017,44 @@ impl<'a> Parser<'a> {
 
     /// Adjacent string literals are one string.
     fn strings(&mut self, first: &Token<'a>) -> Result<Value, Error> {
-        let mut text = unquote(first);
+        let mut text = self.literal(first)?;
+        let mut end = first.offset + first.text.len();
         while matches!(self.peek()?.kind, Kind::String | Kind::LongString) {
-            text.push_str(&unquote(&self.take()?));
+            let next = self.take()?;
+            let touching = next.offset == end && self.tokens.otp.is_none_or(|otp| otp >= SIGILS);
+            if touching && !self.funs {
+                return Err(Error { certain: self.tokens.otp.is_some(), ..unexpected(&next, "two strings touch") });
+            }
+            text.push_str(&self.literal(&next)?);
+            end = next.offset + next.text.len();
         }
         Ok(Value::String(text))
+    }
+
+    fn literal(&self, token: &Token<'_>) -> Result<String, Error> {
+        if token.kind == Kind::LongString && self.tokens.otp.is_none() && !self.funs {
+            return Err(Error { certain: false, ..unexpected(token, "triple quotes, which some releases read otherwise") });
+        }
+        Ok(unquote_as(token, self.tokens.otp))
+    }
+
+    /// `fun m:f/1`; other funs are not values of a file.
+    fn external(&mut self, start: &Token<'a>) -> Result<Value, Error> {
+        let wrong = |at: &Token<'a>, evaluated: bool| Error { certain: !evaluated, ..unexpected(at, "a fun is not a value") };
+        let evaluated = self.evaluated.is_some();
+        for part in 0..5 {
+            let token = self.take()?;
+            let fits = match part {
+                0 | 2 => matches!(token.kind, Kind::QuotedAtom) || token.kind == Kind::Word && !self.reserved(token.text),
+                1 => token.is(":"),
+                3 => token.is("/"),
+                _ => token.kind == Kind::Integer,
+            };
+            if !fits {
+                return Err(wrong(start, evaluated));
+            }
+        }
+        Ok(Value::Opaque)
     }
 
     /// Steps over the rest of a `fun`, whose first word is `start`.
@@ -651,20 +1088,55 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// Words between two operands.
+const OPERATORS: [&str; 12] = ["and", "andalso", "band", "bor", "bsl", "bsr", "bxor", "div", "or", "orelse", "rem", "xor"];
+/// Words that are reserved from OTP 27 on.
+const MODERN: [&str; 2] = ["maybe", "else"];
+/// Words that an expression may start with and a term may not.
+const STARTS: [&str; 10] = ["fun", "case", "if", "begin", "receive", "try", "catch", "not", "bnot", "maybe"];
+/// What may follow an operand.
+const CONTINUES: [&str; 22] =
+    ["(", ":", "#", "=", "!", "+", "-", "*", "/", "++", "--", "==", "/=", "=<", "<", ">=", ">", "=:=", "=/=", "||", "?=", "::"];
+
+/// Whether a token may give a variable a value.
+fn binds(token: &Token<'_>) -> bool {
+    ["=", "?=", "<-", "<=", ":=", "fun", "case", "receive", "try", "maybe"].iter().any(|t| token.is(t))
+}
+
+/// What no expression has: brackets that do not match, or a dot elsewhere than at the end.
+fn broken(all: &[Token<'_>]) -> Option<Error> {
+    let mut open: Vec<&Token<'_>> = Vec::new();
+    for (n, token) in all.iter().enumerate() {
+        let close = match token.text {
+            _ if token.kind == Kind::Dot && n + 2 < all.len() => return Some(unexpected(token, "a dot before the end")),
+            _ if token.kind == Kind::End && !n.checked_sub(1).is_some_and(|n| all[n].kind == Kind::Dot) => {
+                return Some(unexpected(token, "the final dot is missing"));
+            }
+            _ if token.kind != Kind::Punct => continue,
+            "(" | "[" | "{" | "<<" => {
+                open.push(token);
+                continue;
+            }
+            ")" => "(",
+            "]" => "[",
+            "}" => "{",
+            ">>" => "<<",
+            _ => continue,
+        };
+        if open.pop().is_none_or(|t| t.text != close) {
+            return Some(unexpected(token, "brackets do not match"));
+        }
+    }
+    open.pop().map(|t| unexpected(t, "a bracket that is not closed"))
+}
+
 fn unexpected(token: &Token<'_>, message: &str) -> Error {
     let found = match token.kind {
         Kind::End => "end of file".to_owned(),
         _ => format!("`{}`", token.text.chars().take(40).collect::<String>()),
     };
-    Error { line: token.line, column: token.column, message: format!("syntax error before {found}: {message}") }
-}
-
-fn reserved(word: &str) -> bool {
-    const WORDS: [&str; 27] = [
-        "after", "and", "andalso", "band", "begin", "bnot", "bor", "bsl", "bsr", "bxor", "case", "catch", "cond", "div", "end",
-        "fun", "if", "let", "not", "of", "or", "orelse", "receive", "rem", "try", "when", "xor",
-    ];
-    WORDS.contains(&word)
+    let message = format!("syntax error before {found}: {message}");
+    Error { line: token.line, column: token.column, message, certain: true }
 }
 
 /// The value of an integer token, with its base and underscores.
@@ -685,9 +1157,9 @@ pub fn float(token: &Token<'_>) -> Result<f64, Error> {
     token.text.replace('_', "").parse().map_err(|_| unexpected(token, "illegal float"))
 }
 
-fn character(token: &Token<'_>) -> Result<i128, Error> {
+fn character(token: &Token<'_>, otp: Option<u32>) -> Result<i128, Error> {
     let body = token.text.get(1..).unwrap_or("");
-    let c = if body.starts_with('\\') { escape(body).and_then(|(c, _)| c) } else { body.chars().next() };
+    let c = if body.starts_with('\\') { escape(body, otp).ok().map(|(c, _)| c) } else { body.chars().next() };
     c.map(|c| i128::from(c as u32)).ok_or_else(|| unexpected(token, "illegal character"))
 }
 
@@ -734,6 +1206,57 @@ mod tests {
         assert_eq!(fails_at("[é, X]."), (1, 5));
         assert_eq!(fails_at("[fun(X) -> X end]."), (1, 2));
         assert_eq!(fails_at("\u{feff}[]."), (1, 1));
+        assert_eq!(fails_at("[a,\n 16#]."), (2, 2));
+        assert_eq!(fails_at("[a,\n {b}"), (2, 5));
+    }
+
+    #[test]
+    fn reads_terms_in_their_stranger_forms() {
+        assert_eq!(one("[(a), {-$a, [a | \"b\"]}, - 1]."), "[a,{-97,[a,98]},-1]");
+        assert_eq!(one("[fun a:b/1, 1234567890123456789012345678901234567890123, [a | b]]."), "[…,…,…]");
+    }
+
+    fn as_read(text: &[u8], reader: Reader, otp: Option<u32>) -> Result<String, bool> {
+        let terms = read(text, Dialect { reader, otp }).map_err(|e| e.certain)?;
+        Ok(terms.iter().map(|t| t.value.to_string()).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn readers_differ() {
+        let utf8 = "[\"ü\"].".as_bytes();
+        assert_eq!(as_read(utf8, Reader::Consult, None).unwrap(), "[\"ü\"]");
+        assert_eq!(as_read(utf8, Reader::Expression, None).unwrap(), "[\"Ã¼\"]");
+        assert_eq!(as_read("%% coding: utf-8\n[\"ü\"].".as_bytes(), Reader::Expression, None).unwrap(), "[\"ü\"]");
+        assert_eq!(as_read(b"[\"\xfc\"].", Reader::Consult, None), Err(true));
+        assert_eq!(as_read(b"a. b.", Reader::Sequence, None).unwrap(), "a b");
+        assert_eq!(as_read(b"a. b.", Reader::Expression, None), Err(true));
+        assert_eq!(as_read(b"", Reader::Sequence, None).unwrap(), "");
+        assert_eq!(as_read(b"", Reader::Expression, None), Err(true));
+    }
+
+    #[test]
+    fn what_may_be_an_expression_is_not_certain() {
+        for text in ["[1 + 1].", "[os:getenv(\"A\")].", "[X = 1, X].", "[begin a end].", "[a || true].", "[<<1:16>>]."] {
+            assert_eq!(as_read(text.as_bytes(), Reader::Expression, None), Err(false), "{text}");
+        }
+        for text in ["[a b].", "[a,].", "[a]", "[a], b.", "[X].", "[1 + 1", "[1 + 1)].", "[1 + 1]. b.", "[-a]."] {
+            assert_eq!(as_read(text.as_bytes(), Reader::Expression, None), Err(true), "{text}");
+        }
+        assert_eq!(as_read(b"[1 + 1].", Reader::Consult, None), Err(true));
+    }
+
+    #[test]
+    fn releases_of_erlang_differ() {
+        let read = |text: &str, otp| as_read(text.as_bytes(), Reader::Consult, otp);
+        assert_eq!(read("[~\"a\"].", Some(27)).unwrap(), "[<<\"a\">>]");
+        assert_eq!(read("[~S(a\\n)].", Some(27)).unwrap(), "[\"a\\\\n\"]");
+        assert_eq!((read("[~\"a\"].", Some(25)), read("[~\"a\"].", None)), (Err(true), Err(false)));
+        assert_eq!((read("[maybe].", Some(25)).unwrap().as_str(), read("[maybe].", Some(27))), ("[maybe]", Err(true)));
+        assert_eq!((read("[\"a\"\"b\"].", Some(25)).unwrap().as_str(), read("[\"a\"\"b\"].", Some(27))), ("[\"ab\"]", Err(true)));
+        assert_eq!(
+            (read("[\"\\^1\"].", Some(25)).unwrap().as_str(), read("[\"\\^1\"].", Some(27))),
+            ("[\"\\u{11}\"]", Err(true))
+        );
     }
 
     #[test]

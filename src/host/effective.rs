@@ -183,7 +183,7 @@ fn term_of(term: &erlang::Term) -> Option<Term> {
         erlang::Value::Float(float) => eetf::Float { value: *float }.into(),
         erlang::Value::List(items) => eetf::List::from(list(items)?).into(),
         erlang::Value::Tuple(items) => eetf::Tuple::from(list(items)?).into(),
-        erlang::Value::Map(_) | erlang::Value::Fun(_) => return None,
+        erlang::Value::Map(_) | erlang::Value::Fun(_) | erlang::Value::Opaque => return None,
     })
 }
 

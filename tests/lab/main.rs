@@ -23,6 +23,7 @@ mod pack;
 mod product;
 mod scenarios;
 mod shell;
+mod terms_parity;
 mod tree;
 
 use std::process::ExitCode;

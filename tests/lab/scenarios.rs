@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::host::{Audit, Host, Until, differences};
-use crate::{conf_parity, configuration, env_parity, exec, faults, product, tree};
+use crate::{conf_parity, configuration, env_parity, exec, faults, product, terms_parity, tree};
 
 /// A test for one suite.
 pub type Scenario = fn(&'static str) -> Result<()>;
@@ -45,6 +45,7 @@ pub const ALL: &[(&str, On, Scenario)] = &[
     ("hosts_missing", On::Current, faults::hosts_missing),
     ("conf_parity", On::All, conf_parity::sample),
     ("env_parity", On::All, env_parity::env_parity),
+    ("terms_parity", On::All, terms_parity::terms_parity),
 ];
 
 /// The suites of a scenario: what differs between releases is tried on all of them, the rest where most hosts are.

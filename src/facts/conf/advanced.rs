@@ -3,7 +3,7 @@
 use super::files::{Format, Found};
 use super::{Problem, secrets, settings};
 use crate::facts::{Fact, Where};
-use crate::formats::erlang::{self, Term};
+use crate::formats::erlang::{self, Dialect, Reader, Term, Value};
 use crate::host::{Host, MAX_CONF};
 use std::path::Path;
 
@@ -11,30 +11,41 @@ use std::path::Path;
 #[derive(Debug, Clone, Default)]
 pub struct Advanced {
     path: String,
-    /// `[{App, [{Key, Value}]}]`
-    term: Option<Term>,
+    overlay: Overlay,
     pub has_secret: bool,
 }
 
 impl Advanced {
     /// Application and key of everything that the file sets.
     pub fn keys(&self) -> impl Iterator<Item = (&str, &str)> {
-        let apps = self.term.iter().flat_map(|term| term.list().unwrap_or_default()).filter_map(Term::pair);
-        apps.flat_map(|(app, all)| {
-            let keys = all.list().unwrap_or_default().iter().filter_map(Term::pair);
-            keys.filter_map(move |(key, _)| Some((app.atom()?, key.atom()?)))
-        })
+        self.overlay
+            .apps()
+            .iter()
+            .flat_map(|(app, settings)| settings.iter().filter_map(move |(key, _)| Some((app.atom()?, key.atom()?))))
     }
 
     /// The value of `{App, [{Key, Value}]}` and where it stands.
     pub fn get(&self, app: &str, key: &str) -> Option<(&Term, Where)> {
-        let value = self.term.as_ref()?.property(app)?.property(key)?;
+        let (_, settings) = self.overlay.0.iter().rev().find(|(a, _)| a.atom() == Some(app))?;
+        let (_, value) = settings.iter().rev().find(|(k, _)| k.atom() == Some(key))?;
         Some((value, Where { file: self.path.clone(), line: Some(value.line), column: Some(value.column) }))
     }
 }
 
+/// Settings of applications in order. Of several entries for one application only the last counts, and of several for one key in
+/// it the last (cuttlefish_advanced:overlay).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overlay(Vec<(Term, Vec<(Term, Term)>)>);
+
+impl Overlay {
+    /// Applications with their keys and values, as they stand there.
+    pub(crate) fn apps(&self) -> &[(Term, Vec<(Term, Term)>)] {
+        &self.0
+    }
+}
+
 /// Reads the Erlang file that is in force, if there is one. A file that this program may not read is unknown.
-pub fn read(host: &dyn Host, files: &[Found], problems: &mut Vec<Problem>) -> Fact<Advanced> {
+pub fn read(host: &dyn Host, files: &[Found], dialect: Dialect, problems: &mut Vec<Problem>) -> Fact<Advanced> {
     let Some(file) = files.iter().find(|f| f.format == Format::Erlang && f.ignored.is_none()) else {
         return Fact::Known(Advanced::default());
     };
@@ -48,13 +59,15 @@ pub fn read(host: &dyn Host, files: &[Found], problems: &mut Vec<Problem>) -> Fa
         Ok(bytes) => bytes,
         Err(miss) => return miss.into(),
     };
-    let text = decode(&bytes);
-    let has_secret = text.as_ref().is_ok_and(|t| t.lines().any(|l| secrets::any_line(l).ends_with(secrets::REDACTED)));
-    match text.as_ref().map_err(Clone::clone).and_then(|t| one_list(t)) {
-        Ok(term) => Fact::Known(Advanced { path: file.path.clone(), term: Some(term), has_secret }),
+    let lines = String::from_utf8_lossy(&bytes);
+    let has_secret = lines.lines().any(|l| secrets::any_line(l).ends_with(secrets::REDACTED));
+    match parse(&bytes, dialect) {
+        Ok(overlay) => Fact::Known(Advanced { path: file.path.clone(), overlay, has_secret }),
+        Err(error) if !error.certain => {
+            Fact::Unknown(format!("{} is not read: {}", file.path, secrets::any_line(&error.to_string())))
+        }
         Err(error) => {
-            let line =
-                text.as_ref().ok().and_then(|t| t.lines().nth(usize::try_from(error.line).ok()?.checked_sub(1)?)).unwrap_or("");
+            let line = usize::try_from(error.line).ok().and_then(|n| lines.lines().nth(n.checked_sub(1)?)).unwrap_or("");
             problems.push(Problem {
                 code: "advanced-syntax".into(),
                 fatal: true,
@@ -70,35 +83,72 @@ pub fn read(host: &dyn Host, files: &[Found], problems: &mut Vec<Problem>) -> Fa
     }
 }
 
-/// UTF-8, unless a comment in the first two lines says Latin-1.
-fn decode(bytes: &[u8]) -> Result<String, erlang::Error> {
-    let error = match std::str::from_utf8(bytes) {
-        Ok(text) => return Ok(text.to_owned()),
-        Err(error) => error,
-    };
-    let latin1: String = bytes.iter().map(|b| char::from(*b)).collect();
-    if latin1.lines().take(2).any(|l| l.contains("coding:") && l.to_lowercase().contains("latin-1")) {
-        return Ok(latin1);
-    }
-    let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-    let line = 1 + before.iter().filter(|b| **b == b'\n').count();
-    let column = 1 + before.iter().rev().take_while(|b| **b != b'\n').count();
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Err(erlang::Error { line: number(line), column: number(column), message: "not UTF-8".into() })
+/// Who reads advanced.config in this release of RabbitMQ, with this one of Erlang. Without a release: the newest.
+pub fn dialect(version: Option<(u32, u32, u32)>, otp: Option<u32>) -> Dialect {
+    let consults = version.is_some_and(|v| v < (3, 9, 21) || v >= (3, 10, 0) && v < (3, 10, 6));
+    Dialect { reader: if consults { Reader::Consult } else { Reader::Expression }, otp }
 }
 
-/// One list, ended by a dot.
-fn one_list(text: &str) -> Result<Term, erlang::Error> {
-    let mut terms = erlang::consult(text)?.into_iter();
+/// One list of `{Application, [{Key, Value}]}`, ended by a dot: anything else crashes the broker as it puts it over the
+/// configuration.
+pub(crate) fn parse(bytes: &[u8], dialect: Dialect) -> Result<Overlay, erlang::Error> {
+    let terms = erlang::read(bytes, dialect)?;
     let wrong = |line, column| erlang::Error {
         line,
         column,
         message: "expected one list [{application, [{key, value}]}]. and nothing else".into(),
+        certain: true,
     };
-    match (terms.next(), terms.next()) {
-        (Some(one), None) if one.list().is_some() => Ok(one),
-        (Some(one), None) => Err(wrong(one.line, one.column)),
-        (_, Some(second)) => Err(wrong(second.line, second.column)),
-        (None, None) => Err(wrong(1, 1)),
+    let one = match &terms[..] {
+        [one] => one,
+        [_, second, ..] => return Err(wrong(second.line, second.column)),
+        [] => return Err(wrong(1, 1)),
+    };
+    let bad = |term: &Term| erlang::Error { certain: !matches!(term.value, Value::Opaque), ..wrong(term.line, term.column) };
+    let mut overlay = Overlay::default();
+    for app in one.list().ok_or_else(|| bad(one))? {
+        let (name, settings) = app.pair().ok_or_else(|| bad(app))?;
+        let pair = |setting: &Term| setting.pair().map(|(k, v)| (k.clone(), v.clone())).ok_or_else(|| bad(setting));
+        let settings = settings.list().ok_or_else(|| bad(settings))?.iter().map(pair).collect::<Result<_, _>>()?;
+        overlay.0.push((name.clone(), settings));
+    }
+    Ok(overlay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVALUATED: Dialect = Dialect { reader: Reader::Expression, otp: Some(27) };
+
+    fn get(text: &str, app: &str, key: &str) -> Option<String> {
+        let overlay = parse(text.as_bytes(), EVALUATED).unwrap();
+        let advanced = Advanced { overlay, ..Advanced::default() };
+        advanced.get(app, key).map(|(value, _)| value.value.to_string())
+    }
+
+    #[test]
+    fn the_last_entry_of_an_application_counts_alone() {
+        let text = "[{rabbit, [{a, 1}, {b, 2}]}, {kernel, [{a, 3}]}, {rabbit, [{a, 4}, {a, 5}]}].";
+        assert_eq!(get(text, "rabbit", "a").as_deref(), Some("5"));
+        assert_eq!(get(text, "rabbit", "b"), None);
+        assert_eq!(get(text, "kernel", "a").as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn what_is_not_pairs_of_pairs_crashes_the_broker() {
+        for text in ["[rabbit].", "[{rabbit, a}].", "[{rabbit, [a]}].", "[{rabbit, \"a\"}].", "{rabbit, []}.", "a. b.", ""] {
+            assert!(parse(text.as_bytes(), EVALUATED).is_err_and(|e| e.certain), "{text}");
+        }
+        assert!(parse(b"[{rabbit, \"\"}].", EVALUATED).is_ok());
+        assert!(parse(b"[{rabbit, [{a, 1} | b]}].", EVALUATED).is_err_and(|e| !e.certain));
+    }
+
+    #[test]
+    fn releases_have_their_readers() {
+        let of = |version: (u32, u32, u32)| dialect(Some(version), None).reader;
+        let consulted = [(3, 8, 9), (3, 9, 20), (3, 10, 0), (3, 10, 5)].map(of);
+        assert_eq!(consulted, [Reader::Consult; 4]);
+        assert_eq!([(3, 9, 21), (3, 10, 6), (3, 11, 0), (4, 0, 5)].map(of), [Reader::Expression; 4]);
     }
 }

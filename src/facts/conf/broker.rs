@@ -1,10 +1,12 @@
 //! Which RabbitMQ the files are for: the one that is installed, or a release whose schemas are packed.
 
 use super::access::User;
+use super::advanced;
 use super::schemas::{self, Cuttlefish};
 use crate::facts::Fact;
 use crate::facts::os::Install;
 use crate::facts::plugins::packages::{self, Package};
+use crate::formats::erlang;
 use crate::formats::rabbitmq_conf::Dialect;
 use crate::formats::schema::Schema;
 use crate::formats::schema::packed::Release;
@@ -73,6 +75,12 @@ impl<'a> Broker<'a> {
         }
     }
 
+    /// Major release of Erlang, where it is known.
+    pub fn otp(&self) -> Option<u32> {
+        let install = self.install.known().and_then(Option::as_ref).filter(|_| self.packed.is_none());
+        install.and_then(|i| i.erlang.known()?.as_ref()?.parse().ok())
+    }
+
     /// What reads rabbitmq.conf.
     pub fn parser(&self, host: &dyn Host) -> Parser<'a> {
         if let Some(packed) = self.packed {
@@ -83,6 +91,7 @@ impl<'a> Broker<'a> {
                 version: Some(schemas::numbers(&packed.release.version)),
                 cuttlefish: Some((major, minor)),
                 dialect: Dialect::for_cuttlefish(major, minor),
+                erlang: advanced::dialect(Some(schemas::numbers(&packed.release.version)), None),
             };
         }
         let packages = self.packages(host);
@@ -92,7 +101,7 @@ impl<'a> Broker<'a> {
         let dialect = install.map(|install| schemas::dialect(install, cuttlefish));
         // Without an installation the newest reader is the likeliest.
         let dialect = dialect.unwrap_or_else(|| Dialect::for_cuttlefish(3, 9));
-        Parser { packages, packed: None, version, cuttlefish, dialect }
+        Parser { packages, packed: None, version, cuttlefish, dialect, erlang: advanced::dialect(version, self.otp()) }
     }
 }
 
@@ -104,6 +113,8 @@ pub struct Parser<'a> {
     pub version: Option<(u32, u32, u32)>,
     pub cuttlefish: Option<Cuttlefish>,
     pub dialect: Dialect,
+    /// The reader of advanced.config.
+    pub erlang: erlang::Dialect,
 }
 
 impl<'a> Parser<'a> {

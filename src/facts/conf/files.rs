@@ -4,7 +4,7 @@ use super::ConfFile;
 use super::access::{self, Access, User};
 use super::variable;
 use crate::facts::{Fact, env::Env};
-use crate::formats::erlang;
+use crate::formats::erlang::{self, Dialect, Reader};
 use crate::host::{Got, Host, Kind, MAX_CONF, Miss, optional};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -140,8 +140,11 @@ impl Search<'_> {
     /// A main file without a telling name: Erlang if it holds terms, else the rabbitmq.conf format.
     fn sniff(&self, path: &str) -> Got<Format> {
         let bytes = self.host.read(Path::new(path), MAX_CONF)?;
-        let erlang = !bytes.is_empty() && std::str::from_utf8(&bytes).is_ok_and(|t| erlang::consult(t).is_ok());
-        Ok(if erlang { Format::Erlang } else { Format::Cuttlefish })
+        match erlang::read(&bytes, Dialect { reader: Reader::Expression, otp: None }) {
+            Ok(_) => Ok(Format::Erlang),
+            Err(error) if error.certain => Ok(Format::Cuttlefish),
+            Err(error) => Err(Miss::failed(path, error)),
+        }
     }
 
     /// conf.d: a pattern for the file names, or a directory of which every regular file is read; hidden files count. The directory

@@ -1,17 +1,13 @@
 //! The effective configuration with the origin of every setting, and what keeps the broker from booting.
 
 pub mod access;
-mod advanced;
+pub(crate) mod advanced;
 pub mod broker;
 mod check;
 mod definitions;
 pub mod files;
 mod listeners;
-<<<<<<< HEAD
 pub mod schemas;
-=======
-pub(super) mod schemas;
->>>>>>> c53afe3 (wip)
 pub mod secrets;
 mod settings;
 mod traps;
@@ -245,7 +241,7 @@ impl Collector<'_> {
         let mut problems: Vec<Problem> = found.iter().filter_map(ignored).collect();
         let mut undecided = Vec::new();
         let settings = settings::read(self.host, &found, &self.reader, self.parser.dialect, &mut problems);
-        let advanced = advanced::read(self.host, &found, &mut problems);
+        let advanced = advanced::read(self.host, &found, self.parser.erlang, &mut problems);
         if let Fact::Known(set) = settings.as_ref()
             && !set.is_empty()
         {

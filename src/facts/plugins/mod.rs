@@ -6,7 +6,7 @@ use super::conf::access::{self, Access};
 use super::conf::broker::{Broker, Packed};
 use super::conf::variable;
 use super::{Fact, Where, env, os};
-use crate::formats::erlang::{self, Term};
+use crate::formats::erlang::{self, Dialect, Reader, Term};
 use crate::host::{Got, Host, MAX_SMALL_CONF, Miss, optional};
 use packages::Package;
 use serde::Serialize;
@@ -128,17 +128,12 @@ fn started_of(shipped: &[String], enabled: &[String]) -> Vec<String> {
 
 /// Where each plugin is named first in the file.
 pub fn places(host: &dyn Host, file: &str) -> BTreeMap<String, Where> {
-    let text = latin1(&host.read(Path::new(file), MAX_SMALL_CONF).unwrap_or_default());
-    let terms = erlang::consult(&text).unwrap_or_default();
+    let bytes = host.read(Path::new(file), MAX_SMALL_CONF).unwrap_or_default();
+    let terms = erlang::read(&bytes, Dialect { reader: Reader::Sequence, otp: None }).unwrap_or_default();
     let place =
         |t: &Term| Some((t.atom()?.to_owned(), Where { file: file.to_owned(), line: Some(t.line), column: Some(t.column) }));
     // Of two with one name the last one inserted stays.
     terms.iter().filter_map(Term::list).flatten().rev().filter_map(place).collect()
-}
-
-/// The broker reads the file byte by byte, as Latin-1.
-fn latin1(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| char::from(*b)).collect()
 }
 
 fn both<A, B, C>(a: &Fact<A>, b: &Fact<B>, f: impl FnOnce(&A, &B) -> C) -> Fact<C> {
@@ -162,9 +157,13 @@ fn from_file(host: &dyn Host, broker: Broker<'_>, path: &str) -> (Fact<Vec<Strin
         Ok(None) => return (Fact::Known(Vec::new()), Fact::Known(None)),
         Err(miss) => return (miss.clone().into(), miss.into()),
     };
-    match names(&latin1(&bytes)) {
+    match names(&bytes, broker.otp()) {
         Ok(names) if broker.in_place => (Fact::Known(names), unreadable(host, broker, path)),
         Ok(names) => (Fact::Known(names), Fact::Known(None)),
+        Err(e) if !e.certain => {
+            let why = format!("{path}:{e}");
+            (Fact::Unknown(why.clone()), Fact::Unknown(why))
+        }
         Err(e) => {
             let at = Where { file: path.to_owned(), line: Some(e.line), column: Some(e.column) };
             let problem = PluginsProblem { code: "syntax".into(), text: e.message.clone(), at };
@@ -174,9 +173,14 @@ fn from_file(host: &dyn Host, broker: Broker<'_>, path: &str) -> (Fact<Vec<Strin
 }
 
 /// One list of atoms, or nothing at all.
-fn names(text: &str) -> Result<Vec<String>, erlang::Error> {
-    let terms = erlang::consult(text)?;
-    let malformed = |t: &Term| erlang::Error { line: t.line, column: t.column, message: "not one list of plugin names".into() };
+fn names(bytes: &[u8], otp: Option<u32>) -> Result<Vec<String>, erlang::Error> {
+    let terms = erlang::read(bytes, Dialect { reader: Reader::Sequence, otp })?;
+    let malformed = |t: &Term| erlang::Error {
+        line: t.line,
+        column: t.column,
+        message: "not one list of plugin names".into(),
+        certain: true,
+    };
     match terms.as_slice() {
         [] => Ok(Vec::new()),
         [one] => {
