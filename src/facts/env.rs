@@ -2,7 +2,7 @@
 use super::unit::Unit;
 use super::{Fact, Where};
 use crate::formats::env_conf::{Document, Setting, Shell};
-use crate::host::{Host, MAX_SMALL_CONF, optional};
+use crate::host::{Host, MAX_SMALL_CONF, optional, secrets};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -83,8 +83,65 @@ pub struct Env {
     pub vars: Fact<BTreeMap<String, Var>>,
     /// The file sets a password or cookie, and its mode lets every user of this host read it.
     pub secret_readable: Fact<bool>,
+    /// What decides any other variable of the broker's process.
+    #[serde(skip)]
+    pub process: Process,
     /// What keeps the file from being applied, or the broker from starting: CRLF, `NODE_PORT = 5677`, a failing last command.
     pub problems: Fact<Vec<EnvProblem>>,
+}
+
+/// The environment of the broker's process, as far as the unit and the file tell. The rest systemd and the start script give.
+#[derive(Debug, Clone, Default)]
+pub struct Process(Option<(BTreeMap<String, Var>, Settings)>);
+
+impl Process {
+    /// A variable by its whole name; null: it is not set. Ask only where the unit's files say all that the unit gives it
+    /// ([`super::unit::tells_environment`]).
+    pub fn variable(&self, name: &str) -> Fact<Option<String>> {
+        let unknown = || Fact::Unknown(format!("rests on the environment variable {name} of the broker"));
+        let Some((unit, file)) = &self.0 else { return unknown() };
+        let in_file = file.all.contains_key(name);
+        match (Sources { unit, file }).exported(name) {
+            Ok(Some(Var { value: Fact::Known(value), .. })) if value != secrets::STRUCK => Fact::Known(Some(value)),
+            Ok(None) if !in_file && !given_by_others(name) => Fact::Known(None),
+            _ => unknown(),
+        }
+    }
+}
+
+/// Variables that systemd (systemd.exec(5)), the shell, Erlang's start scripts or the broker's own give the process.
+fn given_by_others(name: &str) -> bool {
+    const EXACTLY: [&str; 21] = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "TERM",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "_",
+        "IFS",
+        "PS1",
+        "OPTIND",
+        "INVOCATION_ID",
+        "NOTIFY_SOCKET",
+        "JOURNAL_STREAM",
+        "MAINPID",
+        "BINDIR",
+        "EMU",
+        "PROGNAME",
+    ];
+    const BEGIN: [&str; 10] =
+        ["LC_", "SYSTEMD_", "LISTEN_", "MEMORY_PRESSURE_", "WATCHDOG_", "CREDENTIALS_", "ERL_", "ESCRIPT_", "ROOTDIR", "OTP_"];
+    let directory = name.ends_with("_DIRECTORY");
+    let bare = name.strip_prefix("RABBITMQ_");
+    // The start script sets none of these; what else has the prefix it may export.
+    let default = matches!(bare, Some("DEFAULT_USER" | "DEFAULT_PASS" | "DEFAULT_VHOST"));
+    let of_scripts = bare.is_some_and(|bare| names().any(|used| used == bare)) && !default;
+    directory || of_scripts || EXACTLY.contains(&name) || BEGIN.iter().any(|begin| name.starts_with(begin))
 }
 
 /// One variable.
@@ -129,6 +186,13 @@ fn read(host: &dyn Host, from_unit: Fact<BTreeMap<String, Var>>, named: Option<&
     let file = named.unwrap_or(DEFAULT_FILE).to_owned();
     let content = named.map_or(Ok(None), |file| optional(host.read(Path::new(file), MAX_SMALL_CONF)));
     let document = content.map(|c| c.map(|bytes| parse(host, &bytes)));
+    let process = match (&from_unit, &document) {
+        (Fact::Known(unit), Ok(document)) if document.as_ref().is_none_or(|d| d.opaque().is_none()) => {
+            let settings = document.as_ref().map(|d| Settings::of(d, &file, false)).unwrap_or_default();
+            Process(Some((unit.clone(), settings)))
+        }
+        _ => Process::default(),
+    };
     let vars = match (from_unit, &document) {
         (Fact::Unknown(why), _) => Fact::Unknown(format!("the unit's environment is not known: {why}")),
         (_, Err(miss)) => Fact::Unknown(miss.to_string()),
@@ -147,6 +211,7 @@ fn read(host: &dyn Host, from_unit: Fact<BTreeMap<String, Var>>, named: Option<&
         present: Fact::from(document.as_ref().map(Option::is_some).map_err(Clone::clone)),
         vars: vars.map(|vars| vars.into_iter().map(|(name, var)| (name.clone(), strike_out(&name, var))).collect()),
         secret_readable,
+        process,
         problems: Fact::from(problems.map_err(Clone::clone)),
         file,
     }
@@ -214,7 +279,7 @@ pub(crate) fn effective(
 }
 
 /// What the file does to variables, by name as spelt.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 struct Settings {
     file: String,
     all: BTreeMap<String, Setting>,

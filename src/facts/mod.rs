@@ -263,6 +263,7 @@ impl Blank for env::Env {
             present: Fact::blank(why),
             vars: Fact::blank(why),
             secret_readable: Fact::blank(why),
+            process: Default::default(),
             problems: Fact::blank(why),
         }
     }

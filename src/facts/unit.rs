@@ -95,6 +95,12 @@ const DIRS: [&str; 7] = [
     "/lib/systemd/system",
 ];
 
+/// Whether there is a unit, and its files name every variable that it gives the broker: no `EnvironmentFile=`, no `PassEnvironment=`.
+pub fn tells_environment(host: &dyn Host) -> bool {
+    let elsewhere = |line: &str| ["EnvironmentFile", "PassEnvironment"].iter().any(|name| line.trim_start().starts_with(name));
+    unit_texts(host).is_ok_and(|texts| !texts.is_empty() && !texts.iter().flat_map(|text| text.lines()).any(elsewhere))
+}
+
 /// The directory that the broker is started in (`WorkingDirectory=`), from the unit's files; null: no unit file, or it does not say.
 pub fn working_directory(host: &dyn Host) -> Fact<Option<String>> {
     unit_texts(host).map(|texts| texts.iter().flat_map(|text| text.lines()).filter_map(directory).next_back()).into()

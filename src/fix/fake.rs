@@ -491,6 +491,7 @@ pub fn facts(machine: &Machine) -> Facts {
             present: unknown(),
             vars: unknown(),
             secret_readable: unknown(),
+            process: Default::default(),
             problems: unknown(),
         },
         conf: conf::Conf {

@@ -73,11 +73,18 @@ impl Miss {
     pub fn failed(what: impl Into<String>, why: impl std::fmt::Display) -> Self {
         Miss::Failed { what: what.into(), why: why.to_string() }
     }
+    /// Whether this says that symbolic links lead in a circle.
+    pub fn is_circle(&self) -> bool {
+        matches!(self, Miss::Failed { why, .. } if why == CIRCLE)
+    }
     /// Whether this says that the thing does not exist.
     pub fn is_absent(&self) -> bool {
         matches!(self, Miss::Absent { .. })
     }
 }
+
+/// What is said of a path whose symbolic links lead in a circle (ELOOP).
+const CIRCLE: &str = "too many levels of symbolic links";
 
 /// What a look at the host gives.
 pub type Got<T> = Result<T, Miss>;
@@ -417,7 +424,7 @@ pub fn follow<T>(host: &dyn Host, path: &Path, look: &mut dyn FnMut(&Path, &Meta
         if meta.kind == Kind::Link {
             links += 1;
             if links > MAX_LINKS {
-                return Err(Miss::failed(path.display().to_string(), "too many levels of symbolic links"));
+                return Err(Miss::failed(path.display().to_string(), CIRCLE));
             }
             let target = host.read_link(&next)?;
             if target.is_absolute() {

@@ -28,6 +28,8 @@ pub enum Access {
     No(PathBuf),
     /// This directory on the way cannot be entered: to the broker the path does not exist.
     Hidden(PathBuf),
+    /// Its symbolic links lead in a circle: nobody can use it.
+    Circle,
 }
 
 impl User {
@@ -68,6 +70,7 @@ pub fn may(host: &dyn Host, user: &User, path: &Path, bits: u32) -> Got<Access> 
     });
     match refused {
         Err(miss) if miss.is_absent() => Ok(Access::Absent),
+        Err(miss) if miss.is_circle() => Ok(Access::Circle),
         refused => Ok(refused?.unwrap_or(Access::Yes)),
     }
 }

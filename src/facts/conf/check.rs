@@ -3,12 +3,13 @@
 use super::access::{self, Access, User};
 use super::settings::{Line, Settings};
 use super::{MANY, Problem, secrets};
+use crate::facts::env::Process;
 use crate::facts::{Fact, unit};
 use crate::formats::schema::laws::{Complaint, Law, Values};
 use crate::formats::schema::validators::{HostCheck, Validity};
 use crate::formats::schema::value::{Datatype, Reading, Typed, is_ip};
 use crate::formats::schema::{Found, Mapping, Schema, distance, words};
-use crate::host::{Host, Kind, MAX_CONF, MAX_FILE};
+use crate::host::{Host, Kind, MAX_CONF, MAX_FILE, read_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -19,10 +20,10 @@ pub struct Context<'a> {
     pub user: &'a Fact<User>,
     /// Single quotes are part of the value.
     pub literal_quotes: bool,
-    /// The parser refuses values with characters beyond Latin-1.
-    pub latin1: bool,
     /// `$(NAME)` may name an environment variable (cuttlefish 2.6).
     pub environment: bool,
+    /// The environment of the broker's process.
+    pub process: &'a Process,
     /// `$(<FILE)` stands for the content of a file.
     pub file_values: FileValues,
     /// What the broker starts besides its core; unknown: keys of plugins are not judged.
@@ -88,10 +89,6 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn line(&mut self, line: &'a Line) {
-        if self.context.latin1 && line.entry.value.chars().any(|c| u32::from(c) > 255) {
-            let message = "this version's parser does not accept characters beyond Latin-1".to_owned();
-            return self.out.problems.push(line.problem("encoding", true, message, line.value_at()));
-        }
         let mapping = match self.context.schema.find(&line.entry.words) {
             Found::Mapping(mapping) => mapping,
             Found::Unknown | Found::Ambiguous => return self.unknown(line),
@@ -160,32 +157,79 @@ impl<'a> Run<'a> {
         let value = &line.entry.value;
         let file =
             value.strip_prefix("$(<").and_then(|v| v.strip_suffix(')')).filter(|_| self.context.file_values != FileValues::None);
-        let mut text = match file {
+        let text = match file {
             Some(file) => self.file_value(line, file)?,
             None => value.clone(),
         };
-        // Each round replaces one; settings may refer to settings.
-        for _ in 0..20 {
-            let Some((start, name, end)) = reference(&text) else { return Some(text) };
-            let environment = self.context.environment && variable_name(&name);
-            match self.settings.value(&name) {
-                Some(other) => text.replace_range(start..end, other),
-                None if environment && INHERITED.contains(&name.as_str()) => return None,
-                None if environment => {
-                    self.out
-                        .undecided
-                        .push(format!("{}: rests on the environment variable {name} of the broker", line.entry.key));
-                    return None;
-                }
-                None => {
-                    let message = format!("`$({name})` is replaced by the setting `{name}`, which there is not");
-                    self.out.problems.push(line.problem("bad-value", true, message, line.value_at()));
-                    return None;
-                }
+        match self.filled(&text, &mut vec![line.entry.key.clone()]) {
+            Ok(text) => Some(text),
+            Err(Gap::Refused(message)) => {
+                self.out.problems.push(line.problem("bad-value", true, message, line.value_at()));
+                None
+            }
+            Err(Gap::Undecided(why)) => {
+                self.out.undecided.push(format!("{}: {why}", line.entry.key));
+                None
             }
         }
-        self.out.problems.push(line.problem("bad-value", true, "the `$(…)` refer to each other".into(), line.value_at()));
-        None
+    }
+
+    /// The text with every `$(name)` replaced, the first one first; what is put in may hold others. `inside`: the settings whose values
+    /// are being put in.
+    fn filled(&self, text: &str, inside: &mut Vec<String>) -> Result<String, Gap> {
+        let mut text = text.to_owned();
+        while let Some((start, name, end)) = reference(&text) {
+            let other = match self.settings.value(&name) {
+                Some(_) if inside.contains(&name) => {
+                    return Err(Gap::Refused(format!("`$({name})` leads back to itself")));
+                }
+                Some(other) => {
+                    inside.push(name);
+                    let filled = self.filled(other, inside);
+                    inside.pop();
+                    filled?
+                }
+                None => self.variable(&name)?,
+            };
+            text.replace_range(start..end, &other);
+            if text.len() > MAX_VALUE {
+                return Err(Gap::Undecided(format!("its `$(…)` make it longer than {MAX_VALUE} bytes")));
+            }
+        }
+        Ok(text)
+    }
+
+    /// An environment variable of the broker.
+    fn variable(&self, name: &str) -> Result<String, Gap> {
+        let nothing = || Err(Gap::Refused(format!("`$({name})` is replaced by the setting `{name}`, which there is not")));
+        if !self.context.environment || !variable_name(name) {
+            return nothing();
+        }
+        if let Some(value) = self.inherited(name) {
+            return Ok(value);
+        }
+        let told = unit::tells_environment(self.context.host);
+        match self.context.process.variable(name) {
+            Fact::Known(Some(value)) => Ok(value),
+            Fact::Known(None) if told => Err(Gap::Refused(format!(
+                "there is no setting `{name}`, and neither the unit nor rabbitmq-env.conf gives the broker such an environment variable"
+            ))),
+            Fact::Known(None) => Err(Gap::Undecided(format!("rests on the environment variable {name} of the broker"))),
+            Fact::Unknown(why) => Err(Gap::Undecided(why)),
+        }
+    }
+
+    /// What systemd gives every service: the home directory of its user, and a path.
+    fn inherited(&self, name: &str) -> Option<String> {
+        match name {
+            "HOME" => {
+                let users = read_text(self.context.host, "/etc/passwd").ok()?;
+                let broker = users.lines().find(|line| line.starts_with("rabbitmq:"))?;
+                broker.split(':').nth(5).map(str::to_owned)
+            }
+            "PATH" => Some("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
+            _ => None,
+        }
     }
 
     /// The content of a file that stands for a value. The parser does not go on without it.
@@ -316,6 +360,7 @@ impl<'a> Run<'a> {
             Ok(Access::Yes) if check == HostCheck::Pem => self.without_pem(line, path),
             Ok(Access::Yes) => None,
             Ok(Access::Absent) => Some(format!("{} is not there", path.display())),
+            Ok(Access::Circle) => Some(format!("the symbolic links of {} lead in a circle", path.display())),
             Ok(Access::No(by) | Access::Hidden(by)) => {
                 Some(format!("the broker's user may not use {} because of the permissions of {}", path.display(), by.display()))
             }
@@ -412,8 +457,15 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Environment variables that every broker has; their value does not matter where any text will do.
-const INHERITED: [&str; 2] = ["HOME", "PATH"];
+/// Why a `$(…)` could not be replaced.
+enum Gap {
+    /// The broker refuses it, with this message.
+    Refused(String),
+    Undecided(String),
+}
+
+/// Longest value that `$(…)` may make, in bytes.
+const MAX_VALUE: usize = 64 * 1024;
 
 /// Applications with a schema that run without being enabled, or only serve others.
 const ALWAYS: [&str; 6] = [

@@ -297,7 +297,7 @@ impl Collector<'_> {
             schema,
             user: &self.user,
             literal_quotes: !dialect.single_quotes,
-            latin1: cuttlefish.is_some_and(|version| version < (3, 1)),
+            process: &self.env.process,
             environment: cuttlefish.map_or(dialect.include, |version| version >= (2, 6)),
             file_values: check::FileValues::of(cuttlefish.unwrap_or((3, 4))),
             started: &self.plugins.started,

@@ -11,6 +11,7 @@ pub fn environment(vars: &[(&str, &str)]) -> Env {
         present: Fact::Known(false),
         vars: Fact::Known(vars.iter().map(var).collect()),
         secret_readable: Fact::Known(false),
+        process: Default::default(),
         problems: Fact::Known(Vec::new()),
     }
 }
@@ -231,4 +232,24 @@ fn a_relative_path_begins_where_the_unit_starts_the_broker() {
     let unit = "[Service]\nWorkingDirectory=/var/lib/rabbitmq\n";
     let host = conf().file("/lib/systemd/system/rabbitmq-server.service", unit);
     assert_eq!(conf_of(&host, &[]).boots, Fact::Known(true));
+}
+
+#[test]
+fn environment_variables_in_values() {
+    let unit = "/lib/systemd/system/rabbitmq-server.service";
+    let with = |value: &str, unit_text: Option<&str>| {
+        let host =
+            host(&format!("default_user = {value}\n")).file("/etc/passwd", "rabbitmq:x:104:109::/var/lib/rabbitmq:/bin/sh\n");
+        let host = unit_text.map_or_else(|| host.clone(), |text| host.clone().file(unit, text));
+        let env = crate::facts::env::with_file(&host, &Fact::Known(None), None);
+        let plugins = crate::facts::plugins::collect(&host, &install(), &env);
+        collect(&host, &install(), &env, &plugins, &net()).boots.known().copied()
+    };
+    let told = Some("[Service]\nUser=rabbitmq\n");
+    assert_eq!(with("$(RABBITMQ_DEFAULT_USER)", told), Some(false));
+    assert_eq!(with("$(RABBITMQ_DEFAULT_USER)", None), None, "whoever starts the broker may set it");
+    assert_eq!(with("$(MINE)", Some("[Service]\nEnvironmentFile=/etc/default/rabbitmq\n")), None);
+    assert_eq!(with("$(HOME)/x", told), Some(true));
+    assert_eq!(with("$(not a name)", None), Some(false));
+    assert_eq!(with("a$(default_user)", told), Some(false));
 }

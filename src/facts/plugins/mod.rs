@@ -203,7 +203,7 @@ fn unreadable(host: &dyn Host, broker: Broker<'_>, path: &str) -> Fact<Option<Pl
     };
     match access::may(host, &user, Path::new(path), access::READ) {
         Ok(Access::No(by)) => Fact::Known(Some(problem(&by))),
-        Ok(Access::Yes | Access::Absent | Access::Hidden(_)) => Fact::Known(None),
+        Ok(Access::Yes | Access::Absent | Access::Hidden(_) | Access::Circle) => Fact::Known(None),
         Err(miss) => miss.into(),
     }
 }

@@ -249,6 +249,9 @@ fn cached_backend(values: &Values<'_>, prefix: &str) -> Vec<Complaint> {
 }
 
 fn pause_if_all_down(values: &Values<'_>, key: &str) -> Vec<Complaint> {
+    if !(values.given)(key) {
+        return vec![Complaint::Missing { key: key.to_owned() }];
+    }
     if !values.word_is(key, "pause_if_all_down") {
         return Vec::new();
     }
@@ -384,7 +387,15 @@ fn formatter(values: &Values<'_>, key: &str) -> Vec<Complaint> {
         let verbosity = bad_verbosity.map(|_| refused(verbosity, "must be a list of level:number, separated by one blank"));
         return fields.or(verbosity).into_iter().collect();
     }
+    // Escape sequences and the format go through regular expressions that know nothing beyond Latin-1.
+    let sequences = latin1_below(values, &format!("{}.color_esc_seqs", key.trim_end_matches(".formatter")), 0);
     let format = format!("{key}.plaintext.format");
+    if values.get(&format).is_some_and(beyond_latin1) {
+        return vec![refused(format, NOT_LATIN1)];
+    }
+    if !sequences.is_empty() {
+        return sequences;
+    }
     let broken = values.text(&format).is_some_and(|text| {
         // `$` is followed by a name; its character class in RabbitMQ goes from `A` to `_`, brackets and backslash included.
         let name = |rest: &str| {
@@ -594,8 +605,9 @@ impl Code<'_> {
                 one(Law::OneOf { prefix: self.prefix()?, key: self.first_key()?, words })
             }
             () if of("inet_dist_use_interface") => one(Law::Address { key: self.first_key()? }),
-            // Its own map functions: values become binaries, nothing is refused.
-            () if of("resource_servers") || of("oauth_resource_servers") => one(below(&self.prefix()?)),
+            // Their own map functions: values become binaries or stay what they are, nothing is refused.
+            () if of("oauth_resource_servers") => Some(Vec::new()),
+            () if of("resource_servers") => one(below(&self.prefix()?)),
             () if of("oauth_providers") => one(below(&self.prefix()?)),
             // Refused only with neither a relative nor an absolute value, and then it is not computed.
             () if of("disk_free_limit") || of("vm_memory_high_watermark") => Some(Vec::new()),
