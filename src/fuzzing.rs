@@ -1,10 +1,13 @@
 //! Readers of bytes that come from a host, as tests/fuzz sees them. Not an interface for anybody else.
 
-use crate::facts::Fact;
+use crate::facts::conf::advanced;
 use crate::facts::firewall::model::{Base, Chain, Engine, Family, Hook, Model, Rule, Step, Table};
 use crate::facts::firewall::routing::Routing;
 use crate::facts::firewall::{self, Firewall, Packet, display, ip_sets, iptables, netlink, ufw, xt};
-use crate::formats::iptables_save;
+use crate::facts::{Fact, env, unit};
+use crate::formats::env_conf::Shell;
+use crate::formats::erlang::Reader;
+use crate::formats::{broker_log, env_conf, erlang, hosts, iptables_save, rabbitmq_conf, schema};
 use crate::host::capture::Replay;
 use std::net::IpAddr;
 
@@ -144,6 +147,116 @@ pub fn capture(bytes: &[u8]) {
     if let Fact::Known(firewall) = firewall::collect(&replay) {
         judge(firewall.model);
     }
+}
+
+/// rabbitmq.conf in all its dialects, read and changed: an edit that is refused changes nothing, one that is made can be read back.
+pub fn rabbitmq_conf(bytes: &[u8]) {
+    for (major, minor) in [(2, 4), (3, 0), (3, 4), (3, 9)] {
+        let dialect = rabbitmq_conf::Dialect::for_cuttlefish(major, minor);
+        let document = rabbitmq_conf::Document::parse(bytes, dialect);
+        assert_eq!(document.to_bytes(), bytes, "every byte is kept");
+        let _ = (document.entries().count(), document.includes(), document.errors());
+        let edits: [&dyn Fn(&mut rabbitmq_conf::Document) -> bool; 5] = [
+            &|d| d.set("a.b", "c # d").is_ok(),
+            &|d| d.unset("a.b").is_ok(),
+            &|d| d.set_at(1, "'x").is_ok(),
+            &|d| d.rename_key(2, "c.d").is_ok(),
+            &|d| d.comment_out_line(1, "note").is_ok(),
+        ];
+        for edit in edits {
+            let mut changed = document.clone();
+            if edit(&mut changed) {
+                assert_eq!(rabbitmq_conf::Document::parse(&changed.to_bytes(), dialect), changed, "it reads as it is written");
+            } else {
+                assert_eq!(changed.to_bytes(), bytes, "a refused edit changes nothing");
+            }
+        }
+    }
+}
+
+/// A schema, and behind a NUL byte lines of `key = value` that are put to it.
+pub fn schema(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (schemas, settings) = text.split_once('\0').unwrap_or((&text, "a.b = c"));
+    let (whole, partial) = schemas.split_once("%%%\n").unwrap_or((schemas, ""));
+    let source = |name, text| schema::Source { app: "app", name, text };
+    let schema = schema::Schema::parse(&[source("app.schema", whole), source("part.partial", partial)], (3, 9));
+    let _ = schema.not_understood().count();
+    let settings: Vec<(&str, &str)> = settings.lines().take(20).filter_map(|l| l.split_once(" = ")).collect();
+    for (key, value) in settings {
+        let words = schema::words(key);
+        let _ = (schema.nearest(&words), schema.renamed(&words));
+        let schema::Found::Mapping(mapping) = schema.find(&words) else { continue };
+        let _ = schema.laws(&mapping.path);
+        if let schema::value::Reading::Good(typed) = schema.read(mapping, value) {
+            for name in &mapping.validators {
+                let _ = (schema.validate(name, &typed), schema.validator_message(name));
+            }
+        }
+    }
+}
+
+/// Erlang terms, by every reader.
+pub fn erlang(bytes: &[u8]) {
+    for reader in [Reader::Consult, Reader::Expression, Reader::Sequence] {
+        for otp in [None, Some(25), Some(27), Some(29)] {
+            let dialect = erlang::Dialect { reader, otp };
+            if let Ok(terms) = erlang::read(bytes, dialect) {
+                terms.iter().for_each(|term| drop(term.value.to_string()));
+            }
+            let _ = advanced::parse(bytes, dialect);
+        }
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let _ = erlang::forms(&text);
+    erlang::tokens(&text).iter().for_each(|token| drop(erlang::unquote(token)));
+}
+
+/// rabbitmq-env.conf, with each shell, merged with a unit's environment, and changed.
+pub fn env_conf(bytes: &[u8]) {
+    let unit = |name: &str| (name.to_owned(), env::Var { value: Fact::Known("1".to_owned()), at: None });
+    let unit = ["RABBITMQ_NODE_PORT", "LOG", "RABBITMQ_PID_FILE"].map(unit).into();
+    for shell in [Shell::Dash, Shell::Bash, Shell::Other] {
+        let document = env_conf::Document::parse(bytes, shell);
+        assert_eq!(document.to_bytes(), bytes, "every byte is kept");
+        let vars = env::effective(&unit, Some(&document), "file", shell == Shell::Bash);
+        let _ = env::problems(Some(&document), "file", vars.known());
+        let mut without = document.clone();
+        if without.unset_var("NODE_PORT") == Ok(true) {
+            assert_eq!(without.unset_var("NODE_PORT").unwrap_or(false), false, "nothing is left to take out");
+        }
+        let mut commented = document.clone();
+        if commented.comment_out(1, "note").is_err() {
+            assert_eq!(commented.to_bytes(), bytes, "a refused edit changes nothing");
+        }
+    }
+}
+
+/// The broker's log, as text and as journalctl gives it.
+pub fn broker_log(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let events = broker_log::scan(&text);
+    let _ = (broker_log::last_boot(&events), broker_log::strike_out(&text), broker_log::last_naive_time(&text));
+    let _ = broker_log::scan(&broker_log::from_journal(bytes));
+}
+
+/// /etc/hosts, read and changed.
+pub fn hosts(bytes: &[u8]) {
+    let document = hosts::Document::parse(bytes);
+    assert_eq!(document.to_bytes(), bytes, "every byte is kept");
+    let address: IpAddr = [10, 0, 0, 1].into();
+    let mut added = document.clone();
+    if added.add(address, "a").is_ok() {
+        assert!(added.addresses("a").contains(&address), "what is added is there");
+        if added.remove("a").is_ok() {
+            assert!(added.addresses("a").is_empty(), "what is removed is gone");
+        }
+    }
+}
+
+/// What `systemctl show` prints of the broker's unit.
+pub fn unit(bytes: &[u8]) {
+    let _ = unit::parse(&String::from_utf8_lossy(bytes), 0);
 }
 
 /// Some packets through whatever was read.

@@ -176,7 +176,7 @@ fn show(host: &dyn Host, boot_time: &Fact<i64>) -> Got<Unit> {
 }
 
 /// `NAME=value` lines of `systemctl show`.
-fn parse(text: &str, boot_time: i64) -> Got<Unit> {
+pub(crate) fn parse(text: &str, boot_time: i64) -> Got<Unit> {
     let all: BTreeMap<&str, &str> = text.lines().filter_map(|l| l.split_once('=')).collect();
     let get = |name: &str| all.get(name).copied().unwrap_or("");
     let number = |name: &str| get(name).parse().unwrap_or(0);

@@ -68,6 +68,9 @@ impl Mapping {
     }
 }
 
+/// Aliases of aliases that are followed; a broken schema may have them in a circle.
+const MAX_ALIASES: usize = 4;
+
 /// What a key is to the schema.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Found<'a> {
@@ -297,12 +300,16 @@ impl Schema {
 
     /// The mapping of a key. Aliases are followed.
     pub fn find(&self, words: &[String]) -> Found<'_> {
+        self.find_within(words, MAX_ALIASES)
+    }
+
+    fn find_within(&self, words: &[String], aliases: usize) -> Found<'_> {
         let joined = words.join(SEPARATOR);
         if let Some(mapping) = self.exact.get(&joined).and_then(|i| self.mappings.get(*i)) {
             return Found::Mapping(mapping);
         }
-        if let Some(renamed) = self.aliases.get(&joined) {
-            return self.find(&self::words(renamed));
+        if let (Some(renamed), Some(left)) = (self.aliases.get(&joined), aliases.checked_sub(1)) {
+            return self.find_within(&self::words(renamed), left);
         }
         let mut fitting = self.mappings.iter().filter(|m| m.is_fuzzy() && m.matches(words));
         match (fitting.next(), fitting.next()) {
