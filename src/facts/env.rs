@@ -68,6 +68,8 @@ const PREFIXED: &[&str] = &["IGNORE_SIGINT", "SERVER_ERL_ARGS"];
 /// Erlang's own: by its bare name, as far as it is exported; `true`: the start script exports it.
 const ERLANG: &[(&str, bool)] =
     &[("ERL_EPMD_ADDRESS", true), ("ERL_EPMD_PORT", true), ("ERL_MAX_ETS_TABLES", true), ("ERL_MAX_PORTS", false)];
+/// Set anew by the start script, so only the file can give it a value.
+const PREFIX: &str = "SYS_PREFIX";
 /// An empty value counts as unset, except for these.
 const EMPTY_COUNTS: &[&str] = &["ENABLED_PLUGINS", "FEATURE_FLAGS"];
 
@@ -170,7 +172,7 @@ pub struct EnvProblem {
 /// Strongest first: `RABBITMQ_X` in the file (the assignment changes the exported variable), `RABBITMQ_X` of the unit, `X` in
 /// the file, `X` of the unit. A file whose last command may fail makes the values that depend on it unknown.
 pub fn collect(host: &dyn Host, unit: &Fact<Option<Unit>>) -> Env {
-    let from_unit = unit.as_ref().map(|u| u.as_ref().map(unit_vars).unwrap_or_default());
+    let from_unit = unit_vars(unit);
     let none = Settings::default();
     let named = from_unit.known().and_then(|unit| Sources { unit, file: &none }.in_environment("CONF_ENV_FILE", false).ok()?);
     let file = named.and_then(|v| v.value.known().cloned()).unwrap_or_else(|| DEFAULT_FILE.to_owned());
@@ -179,7 +181,7 @@ pub fn collect(host: &dyn Host, unit: &Fact<Option<Unit>>) -> Env {
 
 /// The same with the file that is named, or without one.
 pub fn with_file(host: &dyn Host, unit: &Fact<Option<Unit>>, file: Option<&str>) -> Env {
-    read(host, unit.as_ref().map(|u| u.as_ref().map(unit_vars).unwrap_or_default()), file)
+    read(host, unit_vars(unit), file)
 }
 
 fn read(host: &dyn Host, from_unit: Fact<BTreeMap<String, Var>>, named: Option<&str>) -> Env {
@@ -242,18 +244,24 @@ fn reads_quotes_wrongly(host: &dyn Host) -> bool {
     version < (3, 9, 0)
 }
 
-/// The unit's variables by name as spelt.
-fn unit_vars(unit: &Unit) -> BTreeMap<String, Var> {
+/// The unit's variables by name as spelt; without a unit there are none.
+fn unit_vars(unit: &Fact<Option<Unit>>) -> Fact<BTreeMap<String, Var>> {
+    let unit = match unit {
+        Fact::Known(Some(unit)) => unit,
+        Fact::Known(None) => return Fact::Known(BTreeMap::new()),
+        Fact::Unknown(why) => return Fact::Unknown(why.clone()),
+    };
     // systemd does not say which file an assignment came from.
     let file = if let [one] = &unit.drop_ins[..] { one } else { &unit.name };
     let at = Where { file: file.clone(), line: None, column: None };
-    let pairs = unit.environment.iter().filter_map(|e| e.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), Var { value: Fact::Known(value.to_owned()), at: Some(at.clone()) })).collect()
+    let var = |value: &str| Var { value: Fact::Known(value.to_owned()), at: Some(at.clone()) };
+    let pair = |e: &String| e.split_once('=').map(|(name, value)| (name.to_owned(), var(value)));
+    unit.environment.as_ref().map(|all| all.iter().filter_map(pair).collect())
 }
 
 /// The variables of `Env::vars`.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    [BROKER, SCRIPTS, PREFIXED].concat().into_iter().chain(ERLANG.iter().map(|(name, _)| *name))
+    [BROKER, SCRIPTS, PREFIXED].concat().into_iter().chain(ERLANG.iter().map(|(name, _)| *name)).chain([PREFIX])
 }
 
 /// Every variable that is set, by name without prefix; unknown if the file may set any. `old`: the release is before 3.9, or not
@@ -275,6 +283,8 @@ pub(crate) fn effective(
     SCRIPTS.iter().for_each(|name| drop(put(name, sources.of_scripts(&[&format!("RABBITMQ_{name}"), name]))));
     PREFIXED.iter().for_each(|name| drop(put(name, sources.of_scripts(&[&format!("RABBITMQ_{name}")]))));
     ERLANG.iter().for_each(|(name, by_script)| drop(put(name, sources.of_erlang(name, *by_script))));
+    let in_file = settings.all.contains_key(PREFIX);
+    put(PREFIX, in_file.then(|| sources.of_erlang(PREFIX, true)).flatten());
     Fact::Known(all)
 }
 
@@ -505,7 +515,7 @@ mod tests {
             drop_ins: vec!["/etc/systemd/system/rabbitmq-server.service.d/env.conf".into()],
             needs_reload: false,
             limit_nofile: None,
-            environment: environment.iter().map(|e| (*e).to_owned()).collect(),
+            environment: Fact::Known(environment.iter().map(|e| (*e).to_owned()).collect()),
             user: "rabbitmq".into(),
             since: 0,
             state: "running".into(),

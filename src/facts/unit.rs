@@ -32,8 +32,9 @@ pub struct Unit {
     pub needs_reload: bool,
     /// LimitNOFILE; null: infinity.
     pub limit_nofile: Option<i64>,
-    /// Environment= of the unit and its drop-ins, `NAME=value`; values of secrets are struck out.
-    pub environment: Vec<String>,
+    /// Environment= of the unit and its drop-ins, `NAME=value`; values of secrets are struck out. Unknown where EnvironmentFile=,
+    /// PassEnvironment= or UnsetEnvironment= have a say.
+    pub environment: Fact<Vec<String>>,
     /// User=
     pub user: String,
     /// Seconds since the epoch of the last state change (StateChangeTimestamp), 0 if never.
@@ -45,7 +46,7 @@ pub struct Unit {
 /// The unit's name in the packages of Debian, upstream and Fedora.
 pub const NAME: &str = "rabbitmq-server.service";
 
-const PROPERTIES: [&str; 14] = [
+const PROPERTIES: [&str; 17] = [
     "LoadState",
     "UnitFileState",
     "ActiveState",
@@ -58,6 +59,9 @@ const PROPERTIES: [&str; 14] = [
     "NeedDaemonReload",
     "LimitNOFILE",
     "Environment",
+    "EnvironmentFiles",
+    "PassEnvironment",
+    "UnsetEnvironment",
     "User",
     "StateChangeTimestampMonotonic",
 ];
@@ -197,7 +201,10 @@ pub(crate) fn parse(text: &str, boot_time: i64) -> Got<Unit> {
         drop_ins: split_quoted(get("DropInPaths")),
         needs_reload: get("NeedDaemonReload") == "yes",
         limit_nofile: get("LimitNOFILE").parse().ok(),
-        environment: split_quoted(get("Environment")).iter().map(|v| secrets::strike_assignment(v)).collect(),
+        environment: match ["EnvironmentFiles", "PassEnvironment", "UnsetEnvironment"].iter().find(|name| !get(name).is_empty()) {
+            None => Fact::Known(split_quoted(get("Environment")).iter().map(|v| secrets::strike_assignment(v)).collect()),
+            Some(name) => Fact::Unknown(format!("{name} of {NAME} is not read: {}", get(name))),
+        },
         user: get("User").to_owned(),
         since: if changed == 0 { 0 } else { boot_time + changed / 1_000_000 },
         state: String::new(),
@@ -292,7 +299,9 @@ mod tests {
     #[test]
     fn values_are_parsed_and_secrets_struck_out() {
         let u = unit(&[("Environment", "A=1 \"RABBITMQ_DEFAULT_PASS=s e c\" B=\\\"q"), ("DropInPaths", "/a.conf /b.conf")]);
-        assert_eq!(u.environment, ["A=1", "RABBITMQ_DEFAULT_PASS=REDACTED", "B=\"q"]);
+        assert_eq!(u.environment.known().unwrap(), &["A=1", "RABBITMQ_DEFAULT_PASS=REDACTED", "B=\"q"]);
+        let with_file = unit(&[("EnvironmentFiles", "/etc/default/rabbitmq (ignore_errors=yes)")]);
+        assert!(with_file.environment.why().unwrap().contains("/etc/default/rabbitmq"));
         assert_eq!(u.drop_ins, ["/a.conf", "/b.conf"]);
         assert_eq!((u.since, u.limit_nofile, u.main_pid), (1005, Some(65536), 77));
         assert_eq!(unit(&[("LimitNOFILE", "infinity")]).limit_nofile, None);

@@ -443,7 +443,7 @@ pub fn facts(machine: &Machine) -> Facts {
         drop_ins: Vec::new(),
         needs_reload: false,
         limit_nofile: None,
-        environment: Vec::new(),
+        environment: Fact::Known(Vec::new()),
         user: "rabbitmq".into(),
         since: 0,
         state: if machine.running { "running" } else { "restart-loop" }.into(),

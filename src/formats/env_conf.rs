@@ -318,7 +318,7 @@ const SPECIAL: &[&str] = &[":", "export", "readonly", "unset", "set"];
 const HARMLESS: &[&str] = &[":", "true", "echo"];
 
 /// They name another environment file than this one.
-const OTHER_FILE: &[&str] = &["RABBITMQ_CONF_ENV_FILE", "CONF_ENV_FILE", "SYS_PREFIX"];
+const OTHER_FILE: &[&str] = &["RABBITMQ_CONF_ENV_FILE", "CONF_ENV_FILE"];
 /// The shell itself, and what the start script works with: with these set, it may fail, or the broker may be unable to run a shell.
 const WORKINGS: &[&str] = &[
     "PATH",
@@ -641,6 +641,10 @@ impl Reader {
         }
         if OTHER_FILE.contains(&name) {
             self.opaque(format!("line {line} sets {name}, which may name another file"));
+        }
+        if name == "SYS_PREFIX" && value.as_ref() != Ok(&Some(String::new())) {
+            let why = format!("line {line} sets SYS_PREFIX, below which the broker looks for another environment file");
+            self.doc.undecided.get_or_insert(why);
         }
         if WORKINGS.contains(&name) || name.starts_with("_rmq") || name.starts_with("LD_") {
             let why = format!("line {line} sets {name}, which the start script works with");

@@ -310,7 +310,9 @@ fn elsewhere(unit: &Fact<Option<Unit>>) -> Fact<Option<Unit>> {
     };
     let mut unit = unit.clone();
     if let Fact::Known(Some(unit)) = &mut unit {
-        unit.environment.retain(|assignment| !about_places(assignment));
+        if let Fact::Known(environment) = &mut unit.environment {
+            environment.retain(|assignment| !about_places(assignment));
+        }
     }
     unit
 }

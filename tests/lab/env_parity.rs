@@ -60,8 +60,11 @@ impl Outcome {
             return Some(value.clone()).filter(|v| !v.is_empty());
         }
         let keeps_empty = ["ENABLED_PLUGINS", "FEATURE_FLAGS"].contains(&name);
-        let spellings =
-            if name.starts_with("ERL_") { vec![name.to_owned()] } else { vec![format!("RABBITMQ_{name}"), name.to_owned()] };
+        let spellings = if name.starts_with("ERL_") || name == "SYS_PREFIX" {
+            vec![name.to_owned()]
+        } else {
+            vec![format!("RABBITMQ_{name}"), name.to_owned()]
+        };
         spellings.iter().filter_map(|s| self.env.get(s)).find(|v| keeps_empty || !v.is_empty()).cloned()
     }
 }

@@ -304,6 +304,7 @@ const TRAPS: &[&str] = &[
     "CONF_ENV_FILE=/dev/null\nLOG=a\n",
     "export RABBITMQ_CONF_ENV_FILE=/dev/null\nLOG=a\n",
     "SYS_PREFIX=/x\nLOG=a\n",
+    "export SYS_PREFIX=/x LOG=a\nCTL_ERL_ARGS=b\n",
     "RABBITMQ_HOME=/x\nLOG=a\n",
     "BOOT_MODULE=\nLOG=a\n",
     "RABBITMQ_BOOT_MODULE=x\nSASL_BOOT_FILE=\n",
