@@ -223,7 +223,7 @@ pub fn env_conf(bytes: &[u8]) {
         let _ = env::problems(Some(&document), "file", vars.known());
         let mut without = document.clone();
         if without.unset_var("NODE_PORT") == Ok(true) {
-            assert_eq!(without.unset_var("NODE_PORT").unwrap_or(false), false, "nothing is left to take out");
+            assert!(!without.unset_var("NODE_PORT").unwrap_or(false), "nothing is left to take out");
         }
         let mut commented = document.clone();
         if commented.comment_out(1, "note").is_err() {

@@ -216,10 +216,14 @@ impl Document {
         start..end
     }
 
+    fn line(&self, at: usize) -> u32 {
+        self.lines.partition_point(|start| *start <= at) as u32
+    }
+
     fn place(&self, at: usize) -> (u32, u32) {
-        let line = self.lines.partition_point(|start| *start <= at);
-        let start = line.checked_sub(1).and_then(|n| self.lines.get(n)).copied().unwrap_or(0);
-        (line as u32, String::from_utf8_lossy(&self.bytes[start..at]).chars().count() as u32 + 1)
+        let line = self.line(at);
+        let start = (line as usize).checked_sub(1).and_then(|n| self.lines.get(n)).copied().unwrap_or(0);
+        (line, String::from_utf8_lossy(&self.bytes[start..at]).chars().count() as u32 + 1)
     }
 
     fn problem(&mut self, code: &'static str, fatal: bool, text: String, at: usize) {
@@ -408,7 +412,7 @@ impl Reader {
     }
 
     fn line(&self, at: usize) -> u32 {
-        self.doc.place(at).0
+        self.doc.line(at)
     }
 
     fn opaque(&mut self, why: String) {
@@ -426,9 +430,10 @@ impl Reader {
         for (n, item) in list.iter().enumerate() {
             let first = self.doc.assignments.len();
             status = self.item(item, context);
-            let (start, end) = (self.line(item.span.start), self.line(item.span.end));
-            let beside = |other: &Item| self.line(other.span.start) <= end && self.line(other.span.end) >= start;
-            let shared = list.iter().enumerate().any(|(m, other)| m != n && beside(other));
+            let before = n.checked_sub(1).and_then(|n| list.get(n)).map(|other| other.span.end);
+            let after = list.get(n + 1).map(|other| other.span.start);
+            let shared = before.is_some_and(|end| self.line(end) >= self.line(item.span.start))
+                || after.is_some_and(|start| self.line(start) <= self.line(item.span.end));
             for a in &mut self.doc.assignments[first..] {
                 a.shares_line |= shared;
             }
@@ -1002,6 +1007,15 @@ mod tests {
         assert_eq!(d.unset_var("A"), Ok(true));
         assert_eq!(d.to_bytes(), b"B=2\n");
         assert_eq!(d.unset_var("A"), Ok(false));
+    }
+
+    #[test]
+    fn large_files_are_read_in_little_time() {
+        let began = std::time::Instant::now();
+        for text in ["A=1\n".repeat(50_000), "a;".repeat(50_000), "{ ".repeat(50_000), "$(".repeat(50_000)] {
+            doc(&text);
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(10));
     }
 
     fn any_script() -> impl Strategy<Value = Vec<u8>> {

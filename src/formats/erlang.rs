@@ -430,11 +430,10 @@ const BASED_FLOATS: u32 = 28;
 
 /// `16#f.8`
 fn based_float(rest: &str) -> bool {
-    let Some((base, digits)) = rest.split_once('#') else { return false };
+    let base = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '_');
+    let Some(digits) = base.strip_prefix('#') else { return false };
     let tail = digits.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    base.bytes().all(|b| b.is_ascii_digit() || b == b'_')
-        && tail.len() < digits.len()
-        && tail.strip_prefix('.').is_some_and(|t| t.starts_with(|c: char| c.is_ascii_alphanumeric()))
+    tail.len() < digits.len() && tail.strip_prefix('.').is_some_and(|t| t.starts_with(|c: char| c.is_ascii_alphanumeric()))
 }
 
 /// Length of digits of a base; underscores stand between two of them.
@@ -1262,6 +1261,15 @@ mod tests {
     #[test]
     fn deep_nesting_is_an_error_and_not_a_crash() {
         assert!(consult(&"[".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn large_files_are_read_in_little_time() {
+        let began = std::time::Instant::now();
+        for text in ["1,".repeat(500_000), "[a].\n".repeat(200_000), "\"\\x{".repeat(200_000), "\"\"\"\n".repeat(200_000)] {
+            let _ = read(text.as_bytes(), Dialect { reader: Reader::Consult, otp: None });
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(10));
     }
 
     #[test]

@@ -309,10 +309,10 @@ fn elsewhere(unit: &Fact<Option<Unit>>) -> Fact<Option<Unit>> {
         PLACES.contains(&name.strip_prefix("RABBITMQ_").unwrap_or(name))
     };
     let mut unit = unit.clone();
-    if let Fact::Known(Some(unit)) = &mut unit {
-        if let Fact::Known(environment) = &mut unit.environment {
-            environment.retain(|assignment| !about_places(assignment));
-        }
+    if let Fact::Known(Some(unit)) = &mut unit
+        && let Fact::Known(environment) = &mut unit.environment
+    {
+        environment.retain(|assignment| !about_places(assignment));
     }
     unit
 }

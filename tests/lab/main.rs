@@ -6,7 +6,7 @@
 //! - `tests/lab/shell SUITE [SCRIPT]` gives a broken host to play with, `tests/bench/audit [SUITE]` measures.
 //!
 //! `RMQ_AUDIT_BIN=FILE` takes a product that is already built, `RMQ_AUDIT_LAB_CACHE=DIR` is where trees are kept,
-//! `RMQ_AUDIT_LAB=off` skips all tests.
+//! `RMQ_AUDIT_LAB=off` skips all tests, `RMQ_AUDIT_PARITY_COUNT=N` is the number of random files that env_parity and terms_parity try.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;

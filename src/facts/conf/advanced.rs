@@ -85,7 +85,7 @@ pub fn read(host: &dyn Host, files: &[Found], dialect: Dialect, problems: &mut V
 
 /// Who reads advanced.config in this release of RabbitMQ, with this one of Erlang. Without a release: the newest.
 pub fn dialect(version: Option<(u32, u32, u32)>, otp: Option<u32>) -> Dialect {
-    let consults = version.is_some_and(|v| v < (3, 9, 21) || v >= (3, 10, 0) && v < (3, 10, 6));
+    let consults = version.is_some_and(|v| v < (3, 9, 21) || ((3, 10, 0)..(3, 10, 6)).contains(&v));
     Dialect { reader: if consults { Reader::Consult } else { Reader::Expression }, otp }
 }
 

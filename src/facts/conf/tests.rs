@@ -210,7 +210,7 @@ fn a_change_can_be_judged_before_it_is_made() {
 #[test]
 fn a_value_from_a_file() {
     let with = |conf: &str, content: &[u8]| {
-        let host = host(conf).file("/etc/rabbitmq/secret", content.to_vec()).dir("/etc/rabbitmq/folder", 0o755, 0, 0);
+        let host = host(conf).file("/etc/rabbitmq/secret", content).dir("/etc/rabbitmq/folder", 0o755, 0, 0);
         let conf = conf_of(&host, &[]);
         (conf.boots.known().copied(), conf.problems.known().unwrap().iter().map(|p| p.code.clone()).collect::<Vec<_>>().join(" "))
     };

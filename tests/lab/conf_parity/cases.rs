@@ -96,6 +96,9 @@ impl Case {
     }
 }
 
+/// One family of cases.
+type Maker = fn(&Source, &mut Rng) -> Vec<File>;
+
 /// Where cases come from.
 pub struct Source {
     pub mappings: Vec<Mapping>,
@@ -134,7 +137,7 @@ impl Source {
     pub fn made(&self, number: usize) -> Case {
         // Close seeds give close first numbers, so the number goes into the seed's high bits too.
         let mut rng = Rng::with_seed(self.seed ^ (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let (family, make): (&str, fn(&Self, &mut Rng) -> Vec<File>) = match rng.u32(..20) {
+        let (family, make): (&str, Maker) = match rng.u32(..20) {
             0..=6 => ("key", Self::one_key),
             7..=12 => ("keys", Self::several_keys),
             13..=17 => ("mutation", Self::mutation),
@@ -514,7 +517,7 @@ const INCLUDES: &[&str] = &[
 
 /// A key of the mapping: an alias now and then, `$` words filled in.
 fn key(rng: &mut Rng, mapping: &Mapping, name: &str) -> String {
-    let key = rng.choice(&mapping.aliases).filter(|_| name.len() % 2 == 0).unwrap_or(&mapping.key);
+    let key = rng.choice(&mapping.aliases).filter(|_| name.len().is_multiple_of(2)).unwrap_or(&mapping.key);
     let words = key.split('.').map(|word| if word.starts_with('$') { name } else { word });
     words.collect::<Vec<_>>().join(".")
 }
