@@ -224,11 +224,17 @@ fn parse(host: &dyn Host, bytes: &[u8]) -> Document {
     if !document.depends_on_shell() {
         return document;
     }
+    shell(host).map_or(document, |shell| Document::parse(bytes, shell))
+}
+
+/// What `/bin/sh` is; where that was not recorded, what the distribution makes it.
+fn shell(host: &dyn Host) -> Option<Shell> {
     let program = host.read_link(Path::new("/bin/sh")).ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
-    match program.as_deref() {
-        Some("dash") => Document::parse(bytes, Shell::Dash),
-        Some("bash") => Document::parse(bytes, Shell::Bash),
-        _ => document,
+    let distribution = || super::os::collect(host).id.known().cloned().flatten();
+    match (program.as_deref(), program.is_none().then(distribution).flatten().as_deref()) {
+        (Some("dash"), _) | (None, Some("debian" | "ubuntu")) => Some(Shell::Dash),
+        (Some("bash"), _) | (None, Some("rhel" | "centos" | "fedora" | "rocky" | "almalinux")) => Some(Shell::Bash),
+        _ => None,
     }
 }
 
