@@ -120,9 +120,8 @@ impl Sorter<'_> {
                 Ok(())
             }
             Ok(Kind::File) => {
-                let unknown = "not the name of a configuration file (*.conf, *.config, rabbitmq-env.conf, enabled_plugins); \
-                               `rmq-audit lint - < FILE` takes it for a rabbitmq.conf";
-                self.file(given, path, part.ok_or_else(|| refused(unknown))?);
+                // As the broker does with a file of another name that RABBITMQ_CONFIG_FILE points to: its content tells the format.
+                self.file(given, path, part.unwrap_or(Part::Other));
                 Ok(())
             }
             Ok(_) => Err(refused("neither a regular file nor a directory")),
@@ -198,7 +197,13 @@ impl Sorter<'_> {
     }
 
     fn add(&mut self, dir: PathBuf, named: Named, name: &str, shown: &[(PathBuf, String)]) {
-        let shown = shown.iter().map(|(path, given)| (path.display().to_string(), given.clone())).collect();
+        // What a file includes is named as its neighbour.
+        let neighbours = shown.iter().filter_map(|(path, given)| {
+            let file = path.file_name()?.to_string_lossy().into_owned();
+            Some((format!("{}/", path.parent()?.display()), given.strip_suffix(&file)?.to_owned()))
+        });
+        let files = shown.iter().map(|(path, given)| (path.display().to_string(), given.clone()));
+        let shown = files.chain(neighbours).collect();
         self.found.push(Configuration { dir, content: Content::Named(named), name: name.to_owned(), shown });
     }
 }
@@ -264,6 +269,6 @@ mod tests {
     fn what_cannot_be_checked_is_refused() {
         let why = |argument: &str| sorted(&[argument]).unwrap_err().to_string();
         assert_eq!(why("none.conf"), "none.conf: no such file or directory");
-        assert!(why("x.txt").starts_with("x.txt: not the name of a configuration file"));
+        assert_eq!(sorted(&["x.txt"]).unwrap(), ["/w: x.txt"], "its content tells what it is");
     }
 }

@@ -379,3 +379,28 @@ fn rules_and_facts_cross_threads() {
     crosses::<RuleSet>();
     crosses::<Input>();
 }
+
+/// Codes of problems that stop the boot; other facts lead to the rules for those that are left out here (`address-not-local`,
+/// `plugins-syntax`).
+const FATAL: [&str; 12] = [
+    "unknown-key",
+    "bad-value",
+    "syntax",
+    "encoding",
+    "unreadable",
+    "overlap",
+    "missing-file",
+    "advanced-syntax",
+    "encrypted-colon",
+    "include-loop",
+    "tls-without-certificate",
+    "definitions-not-json",
+];
+
+#[test]
+fn every_problem_that_stops_the_boot_has_a_rule() {
+    let texts: Vec<String> = builtin().unwrap().rules.values().map(|rule| format!("{:?}", rule)).collect();
+    for code in FATAL {
+        assert!(texts.iter().any(|text| text.contains(&format!("'{code}'"))), "no rule speaks of {code}");
+    }
+}
