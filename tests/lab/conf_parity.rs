@@ -27,8 +27,9 @@ use oracle::{Answer, Oracle};
 const SAMPLE: usize = 300;
 const COUNT: usize = 2000;
 const SEED: u64 = 1;
-/// How many of a kind are shrunk and shown; the others are named.
+/// How many of a kind are shrunk and shown; of the others only those that are brief, in bytes, are shown.
 const SHRUNK: usize = 3;
+const BRIEF: usize = 300;
 
 /// A sample on one suite.
 pub fn sample(suite: &'static str) -> Result<()> {
@@ -215,7 +216,8 @@ impl Report {
         for (kind, all) in &self.differences {
             text += &format!("## {}: {} of {kind}\n", self.suite, all.len());
             for (at, Difference { case, what }) in all.iter().enumerate() {
-                let shown = if at < SHRUNK { case.show() } else { String::new() };
+                let shown = case.show();
+                let shown = if at < SHRUNK || shown.len() < BRIEF { &shown } else { "" };
                 text += &format!("{}: {what}\n{shown}", case.name);
             }
         }

@@ -51,10 +51,11 @@ pub fn ours(binary: &Path, root: &Path, dir: &str) -> Result<Ours> {
     serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))
 }
 
-/// Problems that come after the parser: listeners that cannot be opened, plugins. The oracle does not get that far. Everything
+/// Problems that come after the parser: listeners that cannot be opened, plugins, definitions. The oracle does not get that far. Everything
 /// else that is fatal must be blamed by the parser too.
 fn beyond_parser(problem: &Problem) -> bool {
-    matches!(problem.code.as_str(), "overlap" | "address-not-local" | "privileged-port" | "plugins-syntax")
+    const LATER: [&str; 5] = ["overlap", "address-not-local", "privileged-port", "plugins-syntax", "definitions-not-json"];
+    LATER.contains(&problem.code.as_str())
         // A port above 65535 is an integer to the parser.
         || (problem.code == "bad-value" && problem.message.contains("is not a port (1 to 65535)"))
 }
@@ -78,6 +79,7 @@ pub fn difference(ours: &Ours, oracle: &Answer) -> Option<String> {
             Some(format!("stops in {phase} ({}); {what}", blames(&oracle.errors)))
         }
         (Some(phase), _) => match phase.as_str() {
+            "parse" if oracle.errors.iter().any(|blame| blame.text.contains("unable_to_open")) => values(ours, &fatal, oracle),
             "parse" => places(&fatal, oracle),
             "advanced" => kinds(&fatal, &["advanced-syntax", "unreadable"], oracle),
             // The parser itself broke down.
@@ -106,6 +108,19 @@ fn places(fatal: &[&Problem], oracle: &Answer) -> Option<String> {
     }
     None
 }
+
+/// A file that a value names cannot be read. The parser says which, but not for which key: ours must be one with such a value.
+fn values(ours: &Ours, fatal: &[&Problem], oracle: &Answer) -> Option<String> {
+    let from_file = |key: &String| {
+        let mut settings = ours.settings.iter().filter(|s| s.key.replace("\\.", ".") == *key);
+        settings.any(|s| s.value.starts_with("$(<") || s.value.contains(STRUCK_OUT))
+    };
+    let found = fatal.iter().any(|p| p.code == "missing-file" || p.key.as_ref().is_some_and(from_file));
+    (!found).then(|| format!("cannot be parsed ({}); we blame {}", blames(&oracle.errors), listed(fatal)))
+}
+
+/// What the product shows in place of a secret.
+const STRUCK_OUT: &str = "redacted";
 
 /// What is wrong with a file as such.
 const PARSE: [&str; 4] = ["syntax", "encoding", "unreadable", "missing-file"];
@@ -147,7 +162,7 @@ fn settings(ours: &Ours, oracle: &Answer) -> Option<String> {
     for (key, value) in theirs {
         match mine.get(key) {
             None => return Some(format!("it reads {key}, we do not")),
-            Some(own) if *own != value && !own.contains("<redacted>") && !own.starts_with("$(<") => {
+            Some(own) if *own != value && !own.contains(STRUCK_OUT) && !own.starts_with("$(<") => {
                 return Some(format!("{key} is {value:?} to it, {own:?} to us"));
             }
             _ => {}
