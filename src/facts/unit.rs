@@ -118,13 +118,16 @@ fn directory(line: &str) -> Option<String> {
 /// The unit file that counts, and after it its drop-ins.
 fn unit_texts(host: &dyn Host) -> Got<Vec<String>> {
     let mut texts = Vec::new();
-    for dir in DIRS {
+    let offline = host.identity().offline;
+    // A file tree has no /run.
+    let dirs: Vec<&str> = DIRS.into_iter().filter(|dir| !offline || !dir.starts_with("/run")).collect();
+    for dir in &dirs {
         if let Some(text) = optional(read_text(host, format!("{dir}/{NAME}")))? {
             texts.push(text);
             break;
         }
     }
-    for dir in DIRS.iter().rev() {
+    for dir in dirs.iter().rev() {
         let drop_ins = format!("{dir}/{NAME}.d");
         for name in optional(host.list(Path::new(&drop_ins)))?.unwrap_or_default().iter().filter(|n| n.ends_with(".conf")) {
             texts.extend(optional(read_text(host, format!("{drop_ins}/{name}")))?);
