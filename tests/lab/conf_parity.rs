@@ -6,7 +6,10 @@
 
 mod cases;
 mod judge;
+mod layouts;
+mod mutations;
 mod oracle;
+mod paths;
 mod values;
 
 use std::collections::BTreeMap;
@@ -98,7 +101,7 @@ impl Bench {
         let host = Host::mounted(suite, &[&tree::tree(suite)?], None)?;
         let root = host.root();
         oracle::install(&root)?;
-        cases::shared_files(&root)?;
+        paths::make(&root)?;
         fs::remove_dir_all(root.join("etc/rabbitmq"))?;
         Ok(Self { suite, host, binary: binary.to_owned() })
     }
