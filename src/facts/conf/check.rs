@@ -245,6 +245,10 @@ impl<'a> Run<'a> {
             self.out.problems.push(refused(format!("{} is a directory", path.display())));
             return None;
         }
+        if path.iter().any(|part| part.len() > MAX_NAME) {
+            self.out.problems.push(refused("the name of the file is too long".to_owned()));
+            return None;
+        }
         let bytes = match self.context.host.read(&path, MAX_CONF) {
             Ok(bytes) => bytes,
             Err(miss) if miss.is_absent() => {
@@ -463,6 +467,9 @@ enum Gap {
     Refused(String),
     Undecided(String),
 }
+
+/// Longest name of a file, in bytes (NAME_MAX).
+const MAX_NAME: usize = 255;
 
 /// Longest value that `$(…)` may make, in bytes.
 const MAX_VALUE: usize = 64 * 1024;

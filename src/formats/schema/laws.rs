@@ -63,8 +63,8 @@ pub enum Law {
     JournalFields { key: String },
     /// OAuth 2 providers: HTTPS addresses and files that can be read (and hold PEM data).
     OauthProviders { prefix: String, pem: bool },
-    /// A cipher or hash that the OpenSSL of the host has: these surely, others perhaps.
-    Supported { key: String, surely: Vec<String> },
+    /// A cipher or hash that Erlang knows: these OpenSSL surely has, those perhaps, others it refuses.
+    Supported { key: String, surely: Vec<String>, perhaps: Vec<String> },
     /// It does something that is not understood here.
     Unread { what: String },
 }
@@ -181,9 +181,14 @@ impl Law {
             Law::Formatter { key } => formatter(values, key),
             Law::JournalFields { key } => values.text(key).and_then(|text| journal_fields(key, text)).into_iter().collect(),
             Law::OauthProviders { prefix, pem } => oauth_providers(values, prefix, *pem),
-            Law::Supported { key, surely } => {
-                let other = values.text(key).filter(|word| !surely.iter().any(|w| w == word));
-                other.map(|word| Complaint::Undecided { why: format!("{key}: whether OpenSSL has {word}") }).into_iter().collect()
+            Law::Supported { key, surely, perhaps } => {
+                let has = |words: &[String], word: &str| words.iter().any(|w| w == word);
+                let other = values.text(key).filter(|word| !has(surely, word));
+                let complaint = |word: &str| match has(perhaps, word) {
+                    true => Complaint::Undecided { why: format!("{key}: whether OpenSSL has {word}") },
+                    false => refused(key, "is not supported"),
+                };
+                other.map(complaint).into_iter().collect()
             }
             Law::Unread { what } => vec![Complaint::Undecided { why: what.clone() }],
         }
@@ -455,21 +460,14 @@ const GET_VALUE: [&str; 5] = ["proplists", ":", "get_value", "(", "["];
 const HARMLESS: [&str; 10] =
     ["cuttlefish", "cuttlefish_variable", "lists", "proplists", "maps", "binary", "io_lib", "erlang", "string", "dict"];
 
-/// Algorithms that every OpenSSL since 1.1 has.
-const ALGORITHMS: [&str; 12] = [
-    "aes_128_cbc",
-    "aes_192_cbc",
-    "aes_256_cbc",
-    "aes_cbc",
-    "aes_128_ctr",
-    "aes_256_ctr",
-    "sha",
-    "sha224",
-    "sha256",
-    "sha384",
-    "sha512",
-    "md5",
-];
+/// Algorithms that every OpenSSL since 1.1 has, and the others that Erlang's `crypto` has names for.
+const SURE_HASHES: &str = "sha sha224 sha256 sha384 sha512 sha3_224 sha3_256 sha3_384 sha3_512 blake2b blake2s md5";
+const HASHES: &str = "sha512_224 sha512_256 shake128 shake256 sm3 ripemd160 md4";
+const SURE_CIPHERS: &str = "aes_cbc aes_128_cbc aes_192_cbc aes_256_cbc aes_ctr aes_128_ctr aes_192_ctr aes_256_ctr";
+const CIPHERS: &str = "aes_cfb8 aes_128_cfb8 aes_192_cfb8 aes_256_cfb8 aes_cfb128 aes_128_cfb128 aes_192_cfb128 aes_256_cfb128 aes_ecb
+    aes_128_ecb aes_192_ecb aes_256_ecb aes_128_ofb aes_192_ofb aes_256_ofb aes_gcm aes_128_gcm aes_192_gcm aes_256_gcm aes_ccm aes_128_ccm
+    aes_192_ccm aes_256_ccm aes_ige256 blowfish_cbc blowfish_cfb64 blowfish_ecb blowfish_ofb64 chacha20 chacha20_poly1305 des_cbc des_cfb
+    des_ecb des_ede3_cbc des_ede3_cfb rc2_cbc rc4 sm4_cbc sm4_ecb sm4_cfb sm4_ofb sm4_ctr sm4_gcm sm4_ccm";
 
 struct Code<'a> {
     path: &'a str,
@@ -590,7 +588,10 @@ impl Code<'_> {
             }
             () if of("crl_cache") => one(Law::CrlSources { prefix: self.prefix()? }),
             () if self.tokens.iter().any(|t| t.is("credentials_obfuscation_pbe")) => {
-                one(Law::Supported { key: self.first_key()?, surely: ALGORITHMS.map(str::to_owned).to_vec() })
+                let hashes = self.tokens.iter().any(|t| t.is("supported_hashes"));
+                let (surely, perhaps) = if hashes { (SURE_HASHES, HASHES) } else { (SURE_CIPHERS, CIPHERS) };
+                let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+                one(Law::Supported { key: self.first_key()?, surely: words(surely), perhaps: words(perhaps) })
             }
             () if path == "syslog.dest_host" => one(Law::SyslogHost),
             () if path == "syslog.protocol" => one(Law::SyslogTransport),

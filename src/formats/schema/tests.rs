@@ -291,6 +291,11 @@ fn larger_translations() {
     assert_eq!(format(&[("log.file.formatter", "json"), ("log.file.formatter.json.verbosity_map", "debug:2 *:x")]).len(), 1);
     assert_eq!(format(&[("log.file.formatter", "json"), ("log.file.formatter.json.field_map", "time:ts *:-")]), none);
 
+    let hash = "fun(Conf) -> H = cuttlefish:conf_get(\"h\", Conf, undefined), lists:member(H, credentials_obfuscation_pbe:supported_hashes()) end";
+    let hash = |name: &str| blamed("x.hash", hash, &[("h", name)]);
+    assert_eq!((hash("sha256"), hash("foo")), (vec![], vec!["h".to_owned()]));
+    assert!(hash("md4")[0].starts_with('?'), "it rests on the OpenSSL of the host");
+
     let limits = "fun(Conf) -> rabbit_misc:x(Conf) end";
     let limits = |set: &[(&str, &str)]| blamed("rabbit.default_limits.vhosts", limits, set);
     assert_eq!(limits(&[("default_limits.vhosts.a.max_queues", "5")]), ["+default_limits.vhosts.a.pattern"]);
