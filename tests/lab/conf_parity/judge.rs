@@ -60,6 +60,9 @@ fn beyond_parser(problem: &Problem) -> bool {
         || (problem.code == "bad-value" && problem.message.contains("is not a port (1 to 65535)"))
 }
 
+/// Stands in a difference where our verdict is open.
+pub const UNDECIDED: &str = "we do not know";
+
 /// How the two verdicts differ; `None`: not at all.
 pub fn difference(ours: &Ours, oracle: &Answer) -> Option<String> {
     let fatal: Vec<&Problem> = ours.problems.iter().filter(|p| p.fatal && !beyond_parser(p)).collect();
@@ -72,10 +75,10 @@ pub fn difference(ours: &Ours, oracle: &Answer) -> Option<String> {
         (None, _) if !fatal.is_empty() => Some(format!("boots; we say it does not: {}", listed(&fatal))),
         (None, Some(false)) if foreseen => settings(ours, oracle),
         (None, Some(false)) => Some("boots; we say it does not, without a fatal problem".into()),
-        (None, None) => Some(format!("boots; we do not know: {}", ours.unknown.join("; "))),
+        (None, None) => Some(format!("boots; {UNDECIDED}: {}", ours.unknown.join("; "))),
         (Some(phase), _) if fatal.is_empty() => {
             let what =
-                if boots.is_none() { format!("we do not know: {}", ours.unknown.join("; ")) } else { "we find nothing".into() };
+                if boots.is_none() { format!("{UNDECIDED}: {}", ours.unknown.join("; ")) } else { "we find nothing".into() };
             Some(format!("stops in {phase} ({}); {what}", blames(&oracle.errors)))
         }
         (Some(phase), _) => match phase.as_str() {
