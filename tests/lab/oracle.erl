@@ -149,14 +149,15 @@ steps(Files, Advanced, Schema, Base) ->
         {error, Errors} ->
             {[{phase, text(parse)}, {errors, Errors}]};
         {ok, Conf} ->
-            {Env, [First | Later]} = blame(Conf, Schema, Conf, []),
+            {Env, [First | Later]} = blame(Conf, Schema, []),
             {Phase, Errors} = case First of
-                {none, _} when Env =/= undefined -> applied(Env, Advanced, Conf, Schema);
+                {none, _} -> applied(Env, Advanced, Conf, Schema);
                 _ -> First
             end,
             {[{phase, if Phase =:= none -> null; true -> text(Phase) end},
               {errors, Errors},
               {later, lists:append([E || {_, E} <- Later])},
+              {stuck, Env =:= stuck},
               {env, if Phase =:= none -> [text(io_lib:format("~0tp", [X])) || X <- flat(Env) -- Base]; true -> null end}]}
     end.
 
@@ -174,23 +175,24 @@ parsed(Files) ->
         _ -> null
     end.
 
-%% What the phases blame, one after the other: [{Phase, Errors}], the first as the broker would say it.
-blame(Conf, Schema, All, Acc) ->
+%% What the phases blame, one after the other: {Environment | mended | stuck, [{Phase, Errors}]}, the first as the broker would say
+%% it. Stuck: what is left cannot be mended by taking settings away.
+blame(Conf, Schema, Acc) ->
     case catch cuttlefish_generator:map(Schema, Conf) of
         {error, Phase, {errorlist, Es}} ->
             Errors = [error_of(Phase, E, Conf, Schema) || E <- Es],
             Keys = lists:append([Keys || {[_, {keys, Keys} | _]} <- Errors]),
             Left = [S || {K, _} = S <- Conf, not lists:member(text(string:join(K, ".")), Keys)],
             case length(Left) < length(Conf) of
-                true -> blame(Left, Schema, All, [{Phase, Errors} | Acc]);
-                false -> {undefined, lists:reverse([{Phase, Errors} | Acc])}
+                true -> blame(Left, Schema, [{Phase, Errors} | Acc]);
+                false -> {stuck, lists:reverse([{Phase, Errors} | Acc])}
             end;
         {'EXIT', Reason} ->
-            {undefined, lists:reverse([{crash, [error_of(crash, Reason, [], Schema)]} | Acc])};
+            {stuck, lists:reverse([{crash, [error_of(crash, Reason, [], Schema)]} | Acc])};
         Env when Acc =:= [] ->
             {proplists:delete(vm_args, Env), [{none, []}]};
         _ ->
-            {undefined, lists:reverse(Acc)}
+            {mended, lists:reverse(Acc)}
     end.
 
 %% The rest of rabbit_prelaunch_conf: advanced.config, environment, encrypted values. Leaves no trace.

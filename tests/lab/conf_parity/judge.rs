@@ -151,9 +151,9 @@ fn keys(phase: &str, fatal: &[&Problem], oracle: &Answer) -> Option<String> {
     }
     let theirs: BTreeSet<&str> = oracle.errors.iter().chain(&oracle.later).flat_map(|b| &b.keys).map(String::as_str).collect();
     let more: Vec<&&Problem> = fatal.iter().filter(|p| !p.key.as_deref().is_some_and(|key| theirs.contains(key))).collect();
-    // Encrypted values are looked at after everything else, and files before: the parser did not get there or was past them.
-    let more: Vec<&Problem> =
-        more.into_iter().filter(|p| p.code != "encrypted-colon" && p.code != "advanced-syntax").copied().collect();
+    // Encrypted values and advanced.config are looked at after everything else: the parser did not get there.
+    let after = |p: &&&Problem| p.code == "encrypted-colon" || p.file.ends_with(".config");
+    let more: Vec<&Problem> = more.into_iter().filter(|p| !oracle.stuck && !after(p)).copied().collect();
     (!more.is_empty()).then(|| format!("we also blame {}; it stops in {phase} ({})", listed(&more), blames(&oracle.errors)))
 }
 

@@ -34,6 +34,9 @@ pub struct Answer {
     /// What it would have stopped at with the blamed settings taken away.
     #[serde(default)]
     pub later: Vec<Blame>,
+    /// It would still stop at something else, which hides what would come after.
+    #[serde(default)]
+    pub stuck: bool,
     /// Key → value as read from the files; null: they could not be read.
     #[serde(default)]
     pub settings: Option<BTreeMap<String, String>>,
