@@ -168,12 +168,16 @@ impl Document {
             return Err(EditError::SharedLine(a.line));
         }
         let spans: Vec<_> = self.assignments.iter().filter(ours).map(|a| self.lines_of(&a.span)).collect();
-        let mut bytes = self.bytes.clone();
-        for span in spans.iter().rev() {
-            let open = !bytes[span.clone()].ends_with(b"\n") && span.end == bytes.len();
-            // A file without a final line end stays without.
-            let before = if open { span.start.saturating_sub(1) } else { span.start };
-            bytes.drain(before..span.end);
+        let mut bytes = Vec::new();
+        let mut from = 0;
+        for span in &spans {
+            bytes.extend_from_slice(self.bytes.get(from..span.start).unwrap_or_default());
+            from = span.end;
+        }
+        bytes.extend_from_slice(&self.bytes[from..]);
+        // A file without a final line end stays without.
+        if from == self.bytes.len() && !self.bytes.ends_with(b"\n") && bytes.ends_with(b"\n") {
+            bytes.truncate(bytes.len() - if bytes.ends_with(b"\r\n") { 2 } else { 1 });
         }
         *self = Document::parse(&bytes, self.shell);
         Ok(!spans.is_empty())
@@ -1007,6 +1011,14 @@ mod tests {
         assert_eq!(d.unset_var("A"), Ok(true));
         assert_eq!(d.to_bytes(), b"B=2\n");
         assert_eq!(d.unset_var("A"), Ok(false));
+        let without = |text: &str| {
+            let mut d = doc(text);
+            d.unset_var("A").unwrap();
+            String::from_utf8(d.to_bytes()).unwrap()
+        };
+        assert_eq!(without("A=1\nB=2\nA=3\nRABBITMQ_A=4"), "B=2");
+        assert_eq!(without("B=2\r\nA=3"), "B=2");
+        assert_eq!(without("A=3"), "");
     }
 
     #[test]
