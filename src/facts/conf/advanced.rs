@@ -24,12 +24,42 @@ impl Advanced {
             .flat_map(|(app, settings)| settings.iter().filter_map(move |(key, _)| Some((app.atom()?, key.atom()?))))
     }
 
+    /// A passphrase for encrypted values is configured.
+    pub fn has_passphrase(&self) -> bool {
+        self.get("rabbit", "config_entry_decoder").is_some_and(|(decoder, _)| decoder.property("passphrase").is_some())
+    }
+
+    /// The place of an encrypted value.
+    pub fn encrypted(&self) -> Option<Where> {
+        let value = self.overlay.apps().iter().flat_map(|(_, settings)| settings).find_map(|(_, value)| encrypted(value))?;
+        Some(Where { file: self.path.clone(), line: Some(value.line), column: Some(value.column) })
+    }
+
     /// The value of `{App, [{Key, Value}]}` and where it stands.
     pub fn get(&self, app: &str, key: &str) -> Option<(&Term, Where)> {
         let (_, settings) = self.overlay.0.iter().rev().find(|(a, _)| a.atom() == Some(app))?;
         let (_, value) = settings.iter().rev().find(|(k, _)| k.atom() == Some(key))?;
         Some((value, Where { file: self.path.clone(), line: Some(value.line), column: Some(value.column) }))
     }
+}
+
+/// The first `{encrypted, …}` where the broker looks for one: in lists, and as values of pairs in them
+/// (rabbit_prelaunch_conf:decrypt_config/1).
+fn encrypted(term: &Term) -> Option<&Term> {
+    let is_it = |term: &Term| term.pair().is_some_and(|(tag, _)| tag.atom() == Some("encrypted"));
+    if is_it(term) {
+        return Some(term);
+    }
+    let inside = |item| match term_value(item) {
+        Some(value) => encrypted(value),
+        None => encrypted(item),
+    };
+    term.list()?.iter().find_map(inside)
+}
+
+/// The value of a pair that is not encrypted itself.
+fn term_value(item: &Term) -> Option<&Term> {
+    item.pair().filter(|(key, _)| key.atom() != Some("encrypted")).map(|(_, value)| value)
 }
 
 /// Settings of applications in order. Of several entries for one application only the last counts, and of several for one key in
@@ -125,6 +155,16 @@ mod tests {
         let overlay = parse(text.as_bytes(), EVALUATED).unwrap();
         let advanced = Advanced { overlay, ..Advanced::default() };
         advanced.get(app, key).map(|(value, _)| value.value.to_string())
+    }
+
+    #[test]
+    fn encrypted_values_are_found_where_the_broker_looks() {
+        let found = |text: &str| {
+            let advanced = Advanced { overlay: parse(text.as_bytes(), EVALUATED).unwrap(), ..Advanced::default() };
+            advanced.encrypted().and_then(|at| at.column)
+        };
+        assert_eq!(found("[{rabbit, [{ssl_options, [{password, {encrypted, <<\"x\">>}}]}]}]."), Some(38));
+        assert_eq!(found("[{rabbit, [{a, {b, {encrypted, <<\"x\">>}}}, {c, [x]}]}]."), None);
     }
 
     #[test]

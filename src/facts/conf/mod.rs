@@ -261,6 +261,12 @@ impl Collector<'_> {
             let files = definitions::Files { host: self.host, user: &self.user, version };
             problems.extend(files.check(settings, advanced, &mut undecided));
         }
+        if let Some((advanced, at)) = advanced.known().and_then(|a| Some((a, a.encrypted()?))) {
+            match advanced.has_passphrase() {
+                true => undecided.push(format!("{}: encrypted values are not decrypted here", at.file)),
+                false => problems.push(without_passphrase(at)),
+            }
+        }
         undecided.extend(settings.why().map(str::to_owned));
         undecided.extend(advanced.why().map(str::to_owned));
         self.plugins_problem(&mut problems, &mut undecided);
@@ -291,7 +297,6 @@ impl Collector<'_> {
 
     fn context<'s>(&'s self, schema: &'s Schema, advanced: &Fact<Advanced>) -> check::Context<'s> {
         let Parser { cuttlefish, dialect, .. } = &self.parser;
-        let decoder = advanced.known().and_then(|a| a.get("rabbit", "config_entry_decoder"));
         check::Context {
             host: self.host,
             schema,
@@ -301,7 +306,7 @@ impl Collector<'_> {
             environment: cuttlefish.map_or(dialect.include, |version| version >= (2, 6)),
             file_values: check::FileValues::of(cuttlefish.unwrap_or((3, 4))),
             started: &self.plugins.started,
-            passphrase: decoder.is_some_and(|(term, _)| term.property("passphrase").is_some()),
+            passphrase: advanced.known().is_some_and(Advanced::has_passphrase),
         }
     }
 
@@ -379,6 +384,20 @@ pub fn line_of(host: &dyn Host, at: &Where) -> String {
     let bytes = host.read(at.file.as_ref(), MAX_CONF).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     number.checked_sub(1).and_then(|n| text.lines().nth(n)).map(secrets::any_line).unwrap_or_default()
+}
+
+/// An encrypted value that the broker has no passphrase for.
+fn without_passphrase(at: Where) -> Problem {
+    Problem {
+        code: "encrypted-colon".into(),
+        fatal: true,
+        key: None,
+        value: None,
+        message: "the value is encrypted, and no passphrase is configured (config_entry_decoder)".into(),
+        suggestion: None,
+        text: String::new(),
+        at,
+    }
 }
 
 /// A file that is there, but that the broker passes over.
