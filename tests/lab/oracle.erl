@@ -101,13 +101,13 @@ mapping(M, {Translations, _, _}) ->
       {path, text(Path)},
       {datatypes, [text(io_lib:format("~0tp", [D])) || D <- cuttlefish_mapping:datatype(M)]},
       {validators, [text(V) || V <- cuttlefish_mapping:validators(M)]},
-      {aliases, aliases(M)},
+      {aliases, [text(string:join(A, ".")) || A <- former(M)]},
       {translated, lists:any(fun(T) -> cuttlefish_translation:mapping(T) =:= Path end, Translations)}]}.
 
-%% Since cuttlefish 3.8.
-aliases(M) ->
+%% Former names, as words; since cuttlefish 3.8.
+former(M) ->
     case erlang:function_exported(cuttlefish_mapping, aliases, 1) of
-        true -> [text(string:join(A, ".")) || A <- cuttlefish_mapping:aliases(M)];
+        true -> [if is_integer(hd(A)) -> cuttlefish_variable:tokenize(A); true -> A end || A <- cuttlefish_mapping:aliases(M)];
         false -> []
     end.
 
@@ -238,11 +238,11 @@ error_of(Phase, Error, Conf, Schema) ->
     {[{tag, text(Tag)}, {keys, Keys}, {path, Path}, {file, File}, {line, Line}, {text, text(shown(Error))}]}.
 
 blamed(_, {error, Error}, Conf, Schema) -> blamed(x, Error, Conf, Schema);
-blamed(_, {Tag, Var}, _, _) when Tag =:= unknown_variable; Tag =:= transform_type; Tag =:= mapping_not_found ->
-    {Tag, [key(Var)], null};
-blamed(_, {validation, {Var, _}}, _, _) -> {validation, [key(Var)], null};
-blamed(_, {mapping_multiple, {Var, _}}, _, _) -> {mapping_multiple, [key(Var)], null};
-blamed(_, {substitution_missing_config, {Var, _}}, _, _) -> {substitution_missing_config, [key(Var)], null};
+blamed(_, {Tag, Var}, Conf, Schema) when Tag =:= unknown_variable; Tag =:= transform_type; Tag =:= mapping_not_found ->
+    {Tag, [spelt(Var, Conf, Schema)], null};
+blamed(_, {Tag, {Var, _}}, Conf, Schema)
+  when Tag =:= validation; Tag =:= mapping_multiple; Tag =:= substitution_missing_config ->
+    {Tag, [spelt(Var, Conf, Schema)], null};
 blamed(_, {circular_rhs, History}, _, _) -> {circular_rhs, [key(string:join(K, ".")) || K <- lists:usort(History)], null};
 blamed(_, {Tag, {Path, _}}, Conf, {_, Mappings, _})
   when Tag =:= translation_missing_setting; Tag =:= translation_invalid_configuration; Tag =:= translation_unknown_error;
@@ -254,6 +254,18 @@ blamed(_, {Tag, {Path, _}}, Conf, {_, Mappings, _})
     {Tag, [key(string:join(K, ".")) || {K, _} <- Conf, Read(K)], text(Path)};
 blamed(_, Error, _, _) when is_tuple(Error), is_atom(element(1, Error)) -> {element(1, Error), [], null};
 blamed(Phase, _, _, _) -> {Phase, [], null}.
+
+%% The parser knows settings by their present names; the files may use former ones.
+spelt(Var, Conf, {_, Mappings, _}) ->
+    Key = key(Var),
+    case lists:member(Key, [key(string:join(K, ".")) || {K, _} <- Conf]) of
+        true -> Key;
+        false ->
+            Words = cuttlefish_variable:tokenize(lists:flatten(Var)),
+            Former = [key(string:join(K, ".")) || M <- Mappings, fits(Words, cuttlefish_mapping:variable(M)),
+                                                  Alias <- former(M), {K, _} <- Conf, fits(K, Alias)],
+            hd(Former ++ [Key])
+    end.
 
 fits(Key, Var) -> cuttlefish_variable:is_fuzzy_match(Key, Var).
 
