@@ -325,7 +325,10 @@ impl<'a> Run<'a> {
                     problem.suggestion = (!line.secret()).then(|| without_blanks(&line.entry.value)).flatten();
                     self.out.problems.push(problem);
                 }
-                Validity::OnHost(check) => self.on_host(line, &line.entry.value, check),
+                Validity::OnHost(check) => match value {
+                    Typed::Text(path) | Typed::Atom(path) => self.on_host(line, path, check),
+                    _ => self.out.undecided.push(format!("{}: validator {name}", line.entry.key)),
+                },
                 Validity::Undecided => self.out.undecided.push(format!("{}: validator {name}", line.entry.key)),
             }
         }

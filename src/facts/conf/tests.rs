@@ -250,6 +250,7 @@ fn environment_variables_in_values() {
     assert_eq!(with("$(RABBITMQ_DEFAULT_USER)", None), None, "whoever starts the broker may set it");
     assert_eq!(with("$(MINE)", Some("[Service]\nEnvironmentFile=/etc/default/rabbitmq\n")), None);
     assert_eq!(with("$(HOME)/x", told), Some(true));
+    assert_eq!(with("x\nssl_options.certfile = $(HOME)/none.pem", told), Some(false), "a path is judged with what was put in");
     assert_eq!(with("$(not a name)", None), Some(false));
     assert_eq!(with("a$(default_user)", told), Some(false));
 }
