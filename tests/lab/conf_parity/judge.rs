@@ -45,10 +45,15 @@ pub fn ours(binary: &Path, root: &Path, dir: &str) -> Result<Ours> {
     let etc = root.join("etc/rabbitmq");
     let _ = fs::remove_file(&etc);
     symlink(dir, &etc)?;
+    let output = exec::run(&mut command(binary, root), b"", Duration::from_secs(60))?;
+    serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))
+}
+
+/// The product, to be asked about what is in /etc/rabbitmq of the tree.
+pub fn command(binary: &Path, root: &Path) -> Command {
     let mut command = Command::new(binary);
     command.arg("lint").arg("--root").arg(root).args(["--format", "json"]);
-    let output = exec::run(&mut command, b"", Duration::from_secs(60))?;
-    serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))
+    command
 }
 
 /// Problems that come after the parser: listeners that cannot be opened, plugins, definitions. The oracle does not get that far. Everything

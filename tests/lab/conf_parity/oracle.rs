@@ -126,15 +126,8 @@ impl Drop for Oracle {
     }
 }
 
-/// How long one question takes when it is asked the way a script would: a machine of its own, all schemas read for one directory.
-pub fn once(root: &Path, dir: &str) -> Result<Duration> {
-    let start = Instant::now();
-    exec::run(&mut command(root)?, format!("check {dir}\n").as_bytes(), Duration::from_secs(60))?.ok()?;
-    Ok(start.elapsed())
-}
-
 /// Erlang with the environment that systemd gives the broker, in namespaces that end with it.
-fn command(root: &Path) -> Result<Command> {
+pub fn command(root: &Path) -> Result<Command> {
     let plugins = format!("/{}", plugins(root)?.strip_prefix(root)?.display());
     let script = "mount -t proc proc \"$1/proc\"; exec chroot \"$1\" setpriv --reuid rabbitmq --regid rabbitmq --init-groups \
         env -i -C /var/lib/rabbitmq HOME=/var/lib/rabbitmq USER=rabbitmq LOGNAME=rabbitmq SHELL=/usr/sbin/nologin LANG=C.UTF-8 \
