@@ -4,6 +4,7 @@
 //! peculiarities matter to users and are kept exactly: `#` starts a comment anywhere in an unquoted value, and a closing
 //! single quote is searched for beyond the end of the line.
 
+use super::schema::packed;
 use std::ops::Range;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -39,17 +40,10 @@ impl Dialect {
         }
     }
 
-    /// By the version of RabbitMQ. Patch releases change the bundled cuttlefish, so prefer [`Dialect::for_cuttlefish`].
+    /// By the version of RabbitMQ, from the table of releases. What is installed may differ, so prefer [`Dialect::for_cuttlefish`].
     pub fn for_version(major: u32, minor: u32, patch: u32) -> Self {
-        let (a, b) = match (major, minor, patch) {
-            (..=2, _, _) | (3, ..=7, _) | (3, 8, ..20) => (2, 4),
-            (3, 8..=9, _) | (3, 10, ..=8) => (3, 0),
-            (3, 10..=12, _) | (3, 13, ..7) => (3, 1),
-            (3, _, _) | (4, 0, _) => (3, 4),
-            (4, 1, _) | (4, 2, ..9) => (3, 5),
-            _ => (3, 6),
-        };
-        Self::for_cuttlefish(a, b)
+        let (major, minor) = packed::cuttlefish([major, minor, patch]);
+        Self::for_cuttlefish(major, minor)
     }
 }
 

@@ -64,6 +64,13 @@ pub fn find(version: &str) -> Result<Release, NoRelease> {
     exact.or(newest).cloned().ok_or_else(nowhere)
 }
 
+/// The cuttlefish (major, minor) that a release is built with: of one that is not known, that of the release before it.
+pub fn cuttlefish(version: [u32; 3]) -> (u32, u32) {
+    let releases = releases();
+    let before = releases.iter().rfind(|r| numbers(&r.version).as_slice() <= version.as_slice());
+    before.or(releases.first()).map_or((2, 4), |r| r.cuttlefish)
+}
+
 fn releases() -> Vec<Release> {
     let head = TABLE.lines().next().unwrap_or_default();
     // The table is compiled in, and a test reads it.
