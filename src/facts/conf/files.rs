@@ -44,7 +44,8 @@ pub struct Paths {
 pub const MAX_FILES: usize = 1000;
 
 impl Paths {
-    fn of(env: &Env) -> Fact<Paths> {
+    /// Where the environment says that they are.
+    pub fn of(env: &Env) -> Fact<Paths> {
         let get = |name: &str, default: &str| -> Fact<String> {
             let prefix = match variable(env, "SYS_PREFIX") {
                 Fact::Known(prefix) => prefix.unwrap_or_default(),

@@ -1,9 +1,9 @@
 //! Settings that the broker takes without a word, and that do not do what their author meant.
 
 use super::advanced::Advanced;
-use super::files::fits;
+use super::files::{Paths, fits};
 use super::settings::{Line, Settings};
-use super::{Problem, secrets, units, variable};
+use super::{Problem, secrets, units};
 use crate::facts::env::Env;
 use crate::facts::{Fact, Where};
 use crate::formats::erlang::{self, Term};
@@ -111,9 +111,8 @@ pub fn overridden(settings: &Settings, advanced: &Advanced, schema: &Schema) -> 
 
 /// Files beside those of conf.d whose names the broker does not look for, and that hold settings all the same.
 pub fn strays(host: &dyn Host, env: &Env, dialect: Dialect) -> Got<Vec<Problem>> {
-    let Fact::Known(pattern) = variable(env, "CONFIG_FILES") else { return Ok(Vec::new()) };
-    let pattern = pattern.unwrap_or_else(|| "/etc/rabbitmq/conf.d/*.conf".to_owned());
-    let Some((dir, names)) = pattern.rsplit_once('/').filter(|(dir, names)| names.contains('*') && !dir.contains('*')) else {
+    let Fact::Known(Paths { more, .. }) = Paths::of(env) else { return Ok(Vec::new()) };
+    let Some((dir, names)) = more.rsplit_once('/').filter(|(dir, names)| names.contains('*') && !dir.contains('*')) else {
         return Ok(Vec::new());
     };
     let listed = optional(host.list(Path::new(dir)))?.unwrap_or_default();
