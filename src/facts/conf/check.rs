@@ -346,13 +346,12 @@ impl<'a> Run<'a> {
             }
         };
         // A relative path begins where the unit starts the broker.
-        let path = match (path.is_absolute(), unit::working_directory(self.context.host)) {
-            (true, _) => path.to_owned(),
-            (false, Fact::Known(Some(directory))) => Path::new(&directory).join(path),
-            (false, _) => {
-                let why = "a path relative to where the broker is started, which is not known";
-                return self.out.undecided.push(format!("{}: {why}", line.entry.key));
-            }
+        let beginning = || unit::working_directory(self.context.host).known().cloned().flatten();
+        let Some(path) =
+            (if path.is_absolute() { Some(path.to_owned()) } else { beginning().map(|dir| Path::new(&dir).join(path)) })
+        else {
+            let why = "a path relative to where the broker is started, which is not known";
+            return self.out.undecided.push(format!("{}: {why}", line.entry.key));
         };
         let path = path.as_path();
         let bits = match check {
