@@ -1,6 +1,7 @@
 //! The screen of `lint`: each problem at its place, and whether the broker boots.
 
 use super::excerpt::excerpt;
+use super::page::Page;
 use super::term::{Term, Tone, clean, wrap};
 use super::text::{Detail, place, plural};
 use crate::facts::Where;
@@ -15,111 +16,93 @@ pub fn render(lint: &Lint, term: &Term, detail: Detail) -> String {
     if detail.quiet && lint.problems.is_empty() && !lint.incomplete {
         return String::new();
     }
-    let mut out = Page { term, text: String::new() };
+    let mut page = Page::new(term);
     let shown = if detail.verbose { lint.problems.len() } else { SHOWN };
-    for problem in lint.problems.iter().take(shown) {
-        out.problem(problem);
+    for found in lint.problems.iter().take(shown) {
+        problem(&mut page, found);
     }
     if let Some(more) = lint.problems.len().checked_sub(shown).filter(|more| *more > 0) {
-        out.wrapped(0, &format!("… and {} (-v shows all)", plural(more, "more problem")));
-        out.line("");
+        page.wrapped(0, &format!("… and {} (-v shows all)", plural(more, "more problem")));
+        page.line("");
     }
     if detail.verbose {
-        out.read(lint);
-        out.settings(lint);
+        read(&mut page, lint);
+        settings(&mut page, lint);
     }
     if lint.boots != Some(false) || detail.verbose {
-        out.unknown(lint);
+        unknown(&mut page, lint);
     }
-    out.verdict(lint);
-    out.text
+    verdict(&mut page, lint);
+    page.text
 }
 
-struct Page<'a> {
-    term: &'a Term,
-    text: String,
+fn problem(page: &mut Page<'_>, problem: &Problem) {
+    let (symbol, tone) = match problem.severity {
+        Severity::Error => (page.term.fail(), Tone::Bad),
+        Severity::Warning => ("!", Tone::Warn),
+        Severity::Note => (page.term.dot(), Tone::Dim),
+    };
+    let at = Where { file: problem.file.clone(), line: problem.line, column: problem.column };
+    let said = match problem.suggestion.as_ref().filter(|_| problem.code != "needs-plugin") {
+        Some(suggestion) => format!("{}; did you mean {suggestion}?", problem.message),
+        None => problem.message.clone(),
+    };
+    page.line(&format!("{} {}", page.term.paint(tone, symbol), page.term.paint(Tone::Strong, &clean(&place(&at)))));
+    match problem.text.lines().next() {
+        Some(source) => excerpt(page.term, source, problem.column, &said, tone).iter().for_each(|line| page.line(line)),
+        None => page.wrapped(4, &said),
+    }
+    let end = if problem.fatal { "stops the boot" } else { "does not stop the boot" };
+    let foot = format!("    {} {} {end}", problem.code, page.term.dot());
+    page.line(&page.term.paint(Tone::Dim, &foot));
+    page.line("");
 }
 
-impl Page<'_> {
-    fn line(&mut self, text: &str) {
-        self.text.push_str(text.trim_end());
-        self.text.push('\n');
+fn read(page: &mut Page<'_>, lint: &Lint) {
+    for configuration in &lint.configurations {
+        let files = if configuration.files.is_empty() { "no file".to_owned() } else { configuration.files.join(", ") };
+        page.wrapped(0, &format!("{}: the broker reads {files}", configuration.name));
     }
+    page.line("");
+}
 
-    fn wrapped(&mut self, indent: usize, text: &str) {
-        for line in wrap(&clean(text), self.term.width - indent) {
-            self.line(&format!("{:indent$}{line}", ""));
-        }
-    }
-
-    fn problem(&mut self, problem: &Problem) {
-        let (symbol, tone) = match problem.severity {
-            Severity::Error => (self.term.fail(), Tone::Bad),
-            Severity::Warning => ("!", Tone::Warn),
-            Severity::Note => (self.term.dot(), Tone::Dim),
+fn settings(page: &mut Page<'_>, lint: &Lint) {
+    for setting in &lint.settings {
+        let at = Where { file: setting.file.clone(), line: setting.line, column: None };
+        let over = match setting.overrides.as_slice() {
+            [] => String::new(),
+            hidden => format!(", instead of {}", hidden.join(", ")),
         };
-        let at = Where { file: problem.file.clone(), line: problem.line, column: problem.column };
-        let said = match problem.suggestion.as_ref().filter(|_| problem.code != "needs-plugin") {
-            Some(suggestion) => format!("{}; did you mean {suggestion}?", problem.message),
-            None => problem.message.clone(),
-        };
-        self.line(&format!("{} {}", self.term.paint(tone, symbol), self.term.paint(Tone::Strong, &clean(&place(&at)))));
-        match problem.text.lines().next() {
-            Some(source) => excerpt(self.term, source, problem.column, &said, tone).iter().for_each(|line| self.line(line)),
-            None => self.wrapped(4, &said),
-        }
-        let end = if problem.fatal { "stops the boot" } else { "does not stop the boot" };
-        let foot = format!("    {} {} {end}", problem.code, self.term.dot());
-        self.line(&self.term.paint(Tone::Dim, &foot));
-        self.line("");
+        page.line(&clean(&format!("{} = {}", setting.key, setting.value)));
+        let from = format!("    {}{over}", place(&at));
+        page.line(&page.term.paint(Tone::Dim, &clean(&from)));
     }
-
-    fn read(&mut self, lint: &Lint) {
-        for configuration in &lint.configurations {
-            let files = if configuration.files.is_empty() { "no file".to_owned() } else { configuration.files.join(", ") };
-            self.wrapped(0, &format!("{}: the broker reads {files}", configuration.name));
-        }
-        self.line("");
+    if !lint.settings.is_empty() {
+        page.line("");
     }
+}
 
-    fn settings(&mut self, lint: &Lint) {
-        for setting in &lint.settings {
-            let at = Where { file: setting.file.clone(), line: setting.line, column: None };
-            let over = match setting.overrides.as_slice() {
-                [] => String::new(),
-                hidden => format!(", instead of {}", hidden.join(", ")),
-            };
-            self.line(&clean(&format!("{} = {}", setting.key, setting.value)));
-            let from = format!("    {}{over}", place(&at));
-            self.line(&self.term.paint(Tone::Dim, &clean(&from)));
-        }
-        if !lint.settings.is_empty() {
-            self.line("");
+fn unknown(page: &mut Page<'_>, lint: &Lint) {
+    for why in &lint.unknown {
+        for (i, line) in wrap(&clean(why), page.term.width - 2).into_iter().enumerate() {
+            let mark = if i == 0 { page.term.paint(Tone::Warn, "?") } else { " ".to_owned() };
+            page.line(&format!("{mark} {line}"));
         }
     }
-
-    fn unknown(&mut self, lint: &Lint) {
-        for why in &lint.unknown {
-            for (i, line) in wrap(&clean(why), self.term.width - 2).into_iter().enumerate() {
-                let mark = if i == 0 { self.term.paint(Tone::Warn, "?") } else { " ".to_owned() };
-                self.line(&format!("{mark} {line}"));
-            }
-        }
-        if !lint.unknown.is_empty() {
-            self.line("");
-        }
+    if !lint.unknown.is_empty() {
+        page.line("");
     }
+}
 
-    fn verdict(&mut self, lint: &Lint) {
-        let (tone, symbol) = match lint.boots {
-            Some(true) => (Tone::Good, self.term.ok()),
-            Some(false) => (Tone::Bad, self.term.fail()),
-            None => (Tone::Warn, "?"),
-        };
-        for (i, line) in wrap(&clean(&sentence(lint)), self.term.width - 2).into_iter().enumerate() {
-            let lead = if i == 0 { symbol } else { " " };
-            self.line(&self.term.paint(tone, &format!("{lead} {line}")));
-        }
+fn verdict(page: &mut Page<'_>, lint: &Lint) {
+    let (tone, symbol) = match lint.boots {
+        Some(true) => (Tone::Good, page.term.ok()),
+        Some(false) => (Tone::Bad, page.term.fail()),
+        None => (Tone::Warn, "?"),
+    };
+    for (i, line) in wrap(&clean(&sentence(lint)), page.term.width - 2).into_iter().enumerate() {
+        let lead = if i == 0 { symbol } else { " " };
+        page.line(&page.term.paint(tone, &format!("{lead} {line}")));
     }
 }
 

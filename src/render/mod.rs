@@ -3,6 +3,7 @@
 mod excerpt;
 pub mod explain;
 pub mod lint;
+mod page;
 pub mod plan;
 pub mod term;
 pub mod text;

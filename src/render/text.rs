@@ -1,6 +1,7 @@
 //! The screen: can clients connect, what is the first cause, what to type now.
 
 use super::excerpt::excerpt;
+use super::page::Page;
 use super::term::{Term, Tone, clean, wrap};
 use crate::facts::Where;
 use crate::facts::exposure::Exposed;
@@ -27,7 +28,7 @@ pub fn render(report: &Report, term: &Term, detail: Detail) -> String {
     if detail.quiet && report.findings.is_empty() {
         return String::new();
     }
-    let mut out = Page { term, text: String::new() };
+    let mut out = Page::new(term);
     out.head(report);
     out.verdict(report);
     let errors: Vec<&Finding> = report.findings.iter().filter(|f| f.severity == Severity::Error && f.waiver.is_none()).collect();
@@ -50,27 +51,7 @@ pub fn render(report: &Report, term: &Term, detail: Detail) -> String {
     out.text
 }
 
-struct Page<'a> {
-    term: &'a Term,
-    text: String,
-}
-
 impl Page<'_> {
-    fn line(&mut self, text: &str) {
-        self.text.push_str(text.trim_end());
-        self.text.push('\n');
-    }
-
-    fn blank(&mut self) {
-        self.text.push('\n');
-    }
-
-    fn wrapped(&mut self, indent: usize, text: &str) {
-        for line in wrap(&clean(text), self.term.width - indent) {
-            self.line(&format!("{:indent$}{line}", ""));
-        }
-    }
-
     fn head(&mut self, report: &Report) {
         let host = &report.host;
         let name = host.name.as_deref().unwrap_or("this host");
