@@ -98,16 +98,9 @@ pub fn read(host: &dyn Host, files: &[Found], dialect: Dialect, problems: &mut V
         }
         Err(error) => {
             let line = usize::try_from(error.line).ok().and_then(|n| lines.lines().nth(n.checked_sub(1)?)).unwrap_or("");
-            problems.push(Problem {
-                code: "advanced-syntax".into(),
-                fatal: true,
-                key: None,
-                value: None,
-                message: secrets::any_line(&error.message),
-                suggestion: None,
-                text: secrets::any_line(line),
-                at: Where { file: file.path.clone(), line: Some(error.line), column: Some(error.column) },
-            });
+            let at = Where { file: file.path.clone(), line: Some(error.line), column: Some(error.column) };
+            let problem = Problem::new("advanced-syntax", true, secrets::any_line(&error.message), at);
+            problems.push(Problem { text: secrets::any_line(line), ..problem });
             Fact::Unknown(format!("{} cannot be read: {}", file.path, secrets::any_line(&error.to_string())))
         }
     }

@@ -161,15 +161,12 @@ fn without_trailing_commas(bytes: &[u8]) -> Vec<u8> {
 fn problem(named: &Named, broken: &Broken, reader: Reader) -> Problem {
     let end = if reader.fatal { "the broker does not boot" } else { "the broker boots without what it defines" };
     let Broken { file, line, column, message } = broken;
+    let message = format!("the definitions are no JSON object: {file}:{line}:{column}: {message}; {end}");
     Problem {
-        code: "definitions-not-json".into(),
-        fatal: reader.fatal,
         key: Some(named.key.clone()),
         value: Some(named.path.clone()),
-        message: format!("the definitions are no JSON object: {file}:{line}:{column}: {message}; {end}"),
-        suggestion: None,
         text: named.text.clone(),
-        at: named.at.clone(),
+        ..Problem::new("definitions-not-json", reader.fatal, message, named.at.clone())
     }
 }
 

@@ -106,6 +106,13 @@ pub struct Problem {
     pub at: Where,
 }
 
+impl Problem {
+    /// A problem about no key in particular, without an excerpt.
+    fn new(code: &str, fatal: bool, message: String, at: Where) -> Problem {
+        Problem { code: code.to_owned(), fatal, key: None, value: None, message, suggestion: None, text: String::new(), at }
+    }
+}
+
 /// A listener that the configuration asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -327,16 +334,11 @@ impl Collector<'_> {
         match &self.plugins.problem {
             Fact::Known(None) => {}
             Fact::Unknown(why) => undecided.push(why.clone()),
-            Fact::Known(Some(problem)) => problems.push(Problem {
-                code: if problem.code == "syntax" { "plugins-syntax" } else { "unreadable" }.into(),
-                fatal: true,
-                key: None,
-                value: None,
-                message: problem.text.clone(),
-                suggestion: None,
-                text: line_of(self.host, &problem.at),
-                at: problem.at.clone(),
-            }),
+            Fact::Known(Some(problem)) => {
+                let code = if problem.code == "syntax" { "plugins-syntax" } else { "unreadable" };
+                let text = line_of(self.host, &problem.at);
+                problems.push(Problem { text, ..Problem::new(code, true, problem.text.clone(), problem.at.clone()) });
+            }
         }
     }
 
@@ -388,31 +390,15 @@ pub fn line_of(host: &dyn Host, at: &Where) -> String {
 
 /// An encrypted value that the broker has no passphrase for.
 fn without_passphrase(at: Where) -> Problem {
-    Problem {
-        code: "encrypted-colon".into(),
-        fatal: true,
-        key: None,
-        value: None,
-        message: "the value is encrypted, and no passphrase is configured (config_entry_decoder)".into(),
-        suggestion: None,
-        text: String::new(),
-        at,
-    }
+    let message = "the value is encrypted, and no passphrase is configured (config_entry_decoder)";
+    Problem::new("encrypted-colon", true, message.to_owned(), at)
 }
 
 /// A file that is there, but that the broker passes over.
 fn ignored(file: &files::Found) -> Option<Problem> {
     let why = file.ignored.as_ref()?;
-    Some(Problem {
-        code: "ignored-file".into(),
-        fatal: false,
-        key: None,
-        value: None,
-        message: format!("the broker does not read {}: {why}", file.path),
-        suggestion: None,
-        text: String::new(),
-        at: Where { file: file.path.clone(), line: None, column: None },
-    })
+    let at = Where { file: file.path.clone(), line: None, column: None };
+    Some(Problem::new("ignored-file", false, format!("the broker does not read {}: {why}", file.path), at))
 }
 
 #[cfg(test)]

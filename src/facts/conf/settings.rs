@@ -149,16 +149,8 @@ pub fn not_the_brokers(path: &str) -> Miss {
 
 /// A file that the broker's user cannot read: the broker does not boot.
 pub fn unreadable(path: &str) -> Problem {
-    Problem {
-        code: "unreadable".into(),
-        fatal: true,
-        key: None,
-        value: None,
-        message: format!("the broker's user may not read {path}"),
-        suggestion: None,
-        text: String::new(),
-        at: Where { file: path.to_owned(), line: None, column: None },
-    }
+    let at = Where { file: path.to_owned(), line: None, column: None };
+    Problem::new("unreadable", true, format!("the broker's user may not read {path}"), at)
 }
 
 /// Deepest chain of `include`s that is followed.
@@ -232,12 +224,9 @@ impl Reader<'_> {
 
     /// A file that is no text at all has one fault.
     fn binary(&mut self, path: &str, line: Option<u32>) {
-        self.problems.push(Problem {
-            code: "encoding".into(),
-            message: "this is binary data, not a configuration file: the broker does not boot with it".into(),
-            at: Where { file: path.to_owned(), line, column: None },
-            ..unreadable(path)
-        });
+        let message = "this is binary data, not a configuration file: the broker does not boot with it";
+        let at = Where { file: path.to_owned(), line, column: None };
+        self.problems.push(Problem::new("encoding", true, message.to_owned(), at));
     }
 
     /// An included file is read in place; one that is not there is passed over silently, as the broker does.
@@ -303,12 +292,10 @@ impl Reader<'_> {
             _ if hidden => "not readable for the broker's user",
             _ => return self.file(&path),
         };
-        self.problems.push(Problem {
-            message: format!("{path} is included and is {fault}: the broker does not boot"),
-            text: format!("include {}", include.path),
-            at: Where { file: from.to_owned(), line: Some(include.line), column: Some(include.column) },
-            ..unreadable(&path)
-        });
+        let message = format!("{path} is included and is {fault}: the broker does not boot");
+        let at = Where { file: from.to_owned(), line: Some(include.line), column: Some(include.column) };
+        let text = format!("include {}", include.path);
+        self.problems.push(Problem { text, ..Problem::new("unreadable", true, message, at) });
         match hidden && !at_home(self.host, &path) {
             true => drop(self.unknown.get_or_insert(not_the_brokers(&path))),
             false if matches!(&meta, Ok(meta) if meta.kind == Kind::File) => self.file(&path),
@@ -322,16 +309,9 @@ impl Reader<'_> {
         if self.problems.iter().any(|p| p.code == "include-loop" && p.at.file == at.file) {
             return;
         }
-        self.problems.push(Problem {
-            code: "include-loop".into(),
-            fatal: true,
-            key: None,
-            value: None,
-            message: "this file is included by itself, directly or through others: the broker never ends reading it".into(),
-            suggestion: None,
-            text: format!("include {}", include.path),
-            at,
-        });
+        let message = "this file is included by itself, directly or through others: the broker never ends reading it";
+        let text = format!("include {}", include.path);
+        self.problems.push(Problem { text, ..Problem::new("include-loop", true, message.to_owned(), at) });
     }
 
     /// A problem that does not stop the boot.
@@ -392,14 +372,8 @@ fn plain(path: &Path) -> PathBuf {
 
 fn syntax(path: &str, error: &SyntaxError) -> Problem {
     let bom = error.line == 1 && error.text.starts_with('\u{feff}');
-    Problem {
-        code: if error.encoding || bom { "encoding" } else { "syntax" }.into(),
-        fatal: true,
-        key: None,
-        value: None,
-        message: secrets::any_line(&error.message),
-        suggestion: None,
-        text: secrets::any_line(error.text.trim_start_matches('\u{feff}')),
-        at: Where { file: path.to_owned(), line: Some(error.line), column: Some(error.column) },
-    }
+    let code = if error.encoding || bom { "encoding" } else { "syntax" };
+    let text = secrets::any_line(error.text.trim_start_matches('\u{feff}'));
+    let at = Where { file: path.to_owned(), line: Some(error.line), column: Some(error.column) };
+    Problem { text, ..Problem::new(code, true, secrets::any_line(&error.message), at) }
 }

@@ -51,16 +51,9 @@ pub fn sizes(settings: &Settings, advanced: &Advanced, series: (u32, u32)) -> Ve
             if let Some(text) = size_of(term)
                 && let Some((code, message, suggestion)) = size(&text, series, instead)
             {
-                problems.push(Problem {
-                    code: code.into(),
-                    fatal: false,
-                    key: None,
-                    value: Some(text.clone()),
-                    message,
-                    suggestion,
-                    text: format!("{name}: {text}"),
-                    at,
-                });
+                let excerpt = format!("{name}: {text}");
+                let problem = Problem::new(code, false, message, at);
+                problems.push(Problem { value: Some(text), suggestion, text: excerpt, ..problem });
             }
         } else if let Some(line) = settings.get(key)
             && !line.entry.value.contains("$(")
@@ -123,16 +116,10 @@ pub fn strays(host: &dyn Host, env: &Env, dialect: Dialect) -> Got<Vec<Problem>>
         let file = host.stat(&path, true).is_ok_and(|meta| meta.kind == Kind::File && meta.size <= MAX_STRAY);
         let Some(bytes) = file.then(|| host.read(&path, MAX_STRAY).ok()).flatten() else { continue };
         if holds_settings(&bytes, dialect) {
-            problems.push(Problem {
-                code: "stray-file".into(),
-                fatal: false,
-                key: None,
-                value: None,
-                message: format!("the broker reads {names} in {dir} and nothing else: the settings in this file have no effect"),
-                suggestion: path.file_stem().map(|stem| format!("{}.conf", stem.to_string_lossy())),
-                text: String::new(),
-                at: Where { file: path.display().to_string(), line: None, column: None },
-            });
+            let message = format!("the broker reads {names} in {dir} and nothing else: the settings in this file have no effect");
+            let at = Where { file: path.display().to_string(), line: None, column: None };
+            let suggestion = path.file_stem().map(|stem| format!("{}.conf", stem.to_string_lossy()));
+            problems.push(Problem { suggestion, ..Problem::new("stray-file", false, message, at) });
         }
     }
     Ok(problems)

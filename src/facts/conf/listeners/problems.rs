@@ -122,16 +122,8 @@ impl Sources<'_> {
             return line.problem(code, fatal, message, line.value_at());
         }
         let nowhere = Where { file: String::new(), line: None, column: None };
-        Problem {
-            code: code.into(),
-            fatal,
-            key: None,
-            value: Some(format!("{}:{}", listener.address, listener.port)),
-            message,
-            suggestion: None,
-            text: String::new(),
-            at: listener.at.clone().unwrap_or(nowhere),
-        }
+        let value = Some(format!("{}:{}", listener.address, listener.port));
+        Problem { value, ..Problem::new(code, fatal, message, listener.at.clone().unwrap_or(nowhere)) }
     }
 }
 
