@@ -1,16 +1,20 @@
 #!/usr/bin/python3
-"""A real AMQP client: raw TCP first, because pika hides why a handshake ended; then login, channel, queue, confirmed publish, get.
+"""A real client: raw TCP first, because pika hides why a handshake ended; then TLS where asked for; then login, channel, queue,
+confirmed publish, get; or with --http one request of the HTTP API.
 
 The password is read from standard input. Prints one JSON line: {"outcome": …, "detail": …} where outcome is one of
-connected refused timeout unreachable auth-refused vhost-refused reset hangs closed.
+connected refused timeout unreachable tls-error auth-refused vhost-refused reset hangs closed.
 """
 
 import argparse
+import base64
 import errno
+import http.client
 import json
 import logging
 import signal
 import socket
+import ssl
 import sys
 
 import pika
@@ -39,6 +43,10 @@ def tcp(args):
         unreachable = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES)
         raise Outcome("unreachable" if unreachable else "closed", f"connect: {error}")
     with connection:
+        if args.tcp or args.http:
+            return
+        if args.tls:
+            connection = tls(args, connection)
         try:
             connection.sendall(PROTOCOL_HEADER)
             answer = connection.recv(8)
@@ -52,19 +60,67 @@ def tcp(args):
         raise Outcome("closed", f"the answer is not AMQP 0-9-1: {answer!r}")
 
 
+def context(args):
+    """Verifies as clients do: the chain up to the given authority, and the name or address that was dialled."""
+    made = ssl.create_default_context(cafile=args.ca)
+    if args.cert:
+        made.load_cert_chain(args.cert, args.key)
+    if args.protocol:
+        made.set_ciphers("ALL:@SECLEVEL=0")  # this machine's policy would refuse old versions by itself
+        version = ssl.TLSVersion[args.protocol]
+        made.minimum_version = ssl.TLSVersion.TLSv1
+        made.maximum_version = version
+    return made
+
+
+def tls(args, connection):
+    """The handshake. A server of TLS 1.3 refuses a client without certificate only at the first read."""
+    try:
+        secured = context(args).wrap_socket(connection, server_hostname=args.host)
+        secured.settimeout(TIMEOUT)
+        return secured
+    except TimeoutError:
+        raise Outcome("hangs", f"TLS: no end of the handshake within {TIMEOUT} s")
+    except (OSError, ValueError) as error:
+        raise Outcome("tls-error", f"TLS: {error!r}")
+
+
+class Anonymous:
+    """Credentials of the SASL mechanism ANONYMOUS."""
+
+    TYPE = "ANONYMOUS"
+    erase_on_connect = False
+
+    def response_for(self, start):
+        offered = start.mechanisms
+        offered = offered.decode() if isinstance(offered, bytes) else offered
+        return ("ANONYMOUS", b"") if "ANONYMOUS" in offered.split() else (None, None)
+
+    def erase_credentials(self):
+        pass
+
+
 def amqp(args, password):
     """What an application does."""
+    if args.anonymous:
+        pika.credentials.VALID_TYPES.append(Anonymous)
     parameters = pika.ConnectionParameters(
         host=args.host,
         port=args.port,
         virtual_host=args.vhost,
-        credentials=pika.PlainCredentials(args.user, password),
+        credentials=Anonymous() if args.anonymous else pika.PlainCredentials(args.user, password),
+        ssl_options=pika.SSLOptions(context(args), args.host) if args.tls else None,
         socket_timeout=TIMEOUT,
         stack_timeout=TIMEOUT * 2,
         blocked_connection_timeout=TIMEOUT,
     )
     step = "open the connection"
+    others = []
     try:
+        for nth in range(args.connections - 1):
+            step = f"open connection {nth + 1} of {args.connections}"
+            others.append(pika.BlockingConnection(parameters))
+        step = "open the connection"
         connection = pika.BlockingConnection(parameters)
         step = "open a channel"
         channel = connection.channel()
@@ -77,7 +133,8 @@ def amqp(args, password):
         method, _, _ = channel.basic_get("probe-q", auto_ack=True)
         if method is None:
             raise Outcome("closed", "get: the queue is empty after a confirmed publish")
-        connection.close()
+        for each in [*others, connection]:
+            each.close()
     except (exceptions.ProbableAuthenticationError, exceptions.AuthenticationError) as error:
         raise Outcome("auth-refused", f"{step}: {error}")
     except exceptions.ProbableAccessDeniedError as error:
@@ -91,6 +148,24 @@ def amqp(args, password):
         raise Outcome("closed", f"{step}: {error!r}")
 
 
+def api(args, password):
+    """One request of the HTTP API, as its pages make it after the login."""
+    connection = http.client.HTTPConnection(args.host, args.port, timeout=TIMEOUT)
+    login = base64.b64encode(f"{args.user}:{password}".encode()).decode()
+    try:
+        connection.request("GET", "/api/overview", headers={"Authorization": f"Basic {login}"})
+        answer = connection.getresponse()
+        body = answer.read(300)
+    except TimeoutError as error:
+        raise Outcome("hangs", f"HTTP: {error}")
+    except (OSError, http.client.HTTPException) as error:
+        raise Outcome("reset", f"HTTP: {error!r}")
+    if answer.status == 401:
+        raise Outcome("auth-refused", f"HTTP: {answer.status} {body!r}")
+    if answer.status != 200:
+        raise Outcome("closed", f"HTTP: {answer.status} {body!r}")
+
+
 def hung(*_):
     raise Outcome("hangs", "no end within 30 s")
 
@@ -102,6 +177,15 @@ def main():
     parser.add_argument("--port", type=int, default=5672)
     parser.add_argument("--user", default="guest")
     parser.add_argument("--vhost", default="/")
+    parser.add_argument("--tcp", action="store_true", help="connect, and nothing more")
+    parser.add_argument("--http", action="store_true", help="the HTTP API in place of AMQP")
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--ca", help="file of the authority to trust")
+    parser.add_argument("--cert", help="file of the client's certificate")
+    parser.add_argument("--key", help="file of its key")
+    parser.add_argument("--protocol", help="at most this version of TLS, e.g. TLSv1_1")
+    parser.add_argument("--anonymous", action="store_true", help="the SASL mechanism ANONYMOUS")
+    parser.add_argument("--connections", type=int, default=1, help="as many at the same time")
     args = parser.parse_args()
     if args.source:
         bind_source(args.source)
@@ -111,7 +195,10 @@ def main():
     signal.alarm(30)
     try:
         tcp(args)
-        amqp(args, password)
+        if args.http:
+            api(args, password)
+        elif not args.tcp:
+            amqp(args, password)
         outcome, detail = "connected", "published and got a message"
     except Outcome as end:
         outcome, detail = end.args

@@ -19,12 +19,14 @@ pub fn program() -> std::path::PathBuf {
 pub struct Client<'a> {
     net: &'a Subnet,
     options: Vec<(&'static str, String)>,
+    flags: Vec<&'static str>,
     password: String,
 }
 
 impl<'a> Client<'a> {
     pub fn new(net: &'a Subnet) -> Self {
-        Self { net, options: vec![("--host", net.host())], password: "app-secret".into() }.option("--user", "app")
+        Self { net, options: vec![("--host", net.host())], flags: Vec::new(), password: "app-secret".into() }
+            .option("--user", "app")
     }
 
     /// As another user.
@@ -32,10 +34,16 @@ impl<'a> Client<'a> {
         Self { password: password.into(), ..self }.option("--user", name)
     }
 
-    /// Sets `--source`, `--host`, `--port`, `--user` or `--vhost`.
+    /// Sets an option with a value; the program's head lists them.
     pub fn option(mut self, name: &'static str, value: &str) -> Self {
         self.options.retain(|(other, _)| *other != name);
         self.options.push((name, value.into()));
+        self
+    }
+
+    /// Sets an option without a value.
+    pub fn flag(mut self, name: &'static str) -> Self {
+        self.flags.push(name);
         self
     }
 
@@ -44,7 +52,7 @@ impl<'a> Client<'a> {
         let client = program().display().to_string();
         let start = ["ip", "netns", "exec", &self.net.netns(), "/usr/bin/python3", &client].map(String::from);
         let options = self.options.iter().flat_map(|(name, value)| [name.to_string(), value.clone()]);
-        start.into_iter().chain(options).collect()
+        start.into_iter().chain(options).chain(self.flags.iter().map(ToString::to_string)).collect()
     }
 
     /// Connects: outcome and detail.

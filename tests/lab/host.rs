@@ -135,9 +135,13 @@ impl Host {
     pub fn run_script(&self, text: &str) -> Result<String> {
         self.write("/root/script", text)?;
         let (client, host, host6, n) = (self.net.client(), self.net.host(), self.net.host6(), self.net.n);
-        self.must(&format!(
+        let line = format!(
             "IFACE=host0 CLIENT_IP={client} HOST_IP={host} HOST_IP6={host6} SUBNET=10.77.{n}.0/24 bash /root/script </dev/null"
-        ))
+        );
+        // A start that hangs is given up by systemd only after its own time limit.
+        exec::run(self.inside().args(["sh", "-c", &line]), b"", 3 * SCRIPT)?
+            .ok()
+            .with_context(|| format!("in the {} host", self.suite))
     }
 
     fn sh_with(&self, script: &str, input: &[u8]) -> Result<Output> {
@@ -174,10 +178,23 @@ impl Host {
         self.must(&format!("cat '{path}'"))
     }
 
+    /// A copy of one of the host's files on this machine, which goes with the host.
+    pub fn copy_out(&self, path: &str) -> Result<PathBuf> {
+        let copy = self.dir.join("out").join(path.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().context("no folder")?)?;
+        fs::write(&copy, self.sh(&format!("cat '{path}'"))?.stdout)?;
+        Ok(copy)
+    }
+
     /// Runs the product inside the host.
     pub fn audit(&self, args: &[&str]) -> Result<Audit> {
+        self.audit_within(args, SCRIPT)
+    }
+
+    /// The same with another time limit: a repair may restart the broker several times.
+    pub fn audit_within(&self, args: &[&str], limit: Duration) -> Result<Audit> {
         self.install()?;
-        let output = exec::run(self.inside().arg(product::IN_HOST).args(args), b"", SCRIPT)?;
+        let output = exec::run(self.inside().arg(product::IN_HOST).args(args), b"", limit)?;
         Ok(Audit { args: args.join(" "), json: serde_json::from_str(&output.stdout).ok(), output })
     }
 

@@ -1,0 +1,148 @@
+//! Packs of faults: each the whole way on a host of its own, with one table at the end.
+
+mod fault;
+mod table;
+mod way;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::{product, tree};
+use fault::Fault;
+use way::Line;
+
+/// The suites whose faults are known.
+const SUITES: [&str; 3] = ["bullseye", "bookworm", "trixie"];
+
+/// What is to be run.
+struct Order {
+    dir: PathBuf,
+    ids: Vec<String>,
+    suites: Vec<&'static str>,
+    jobs: usize,
+    /// Lines of earlier runs of the same program are not taken over.
+    afresh: bool,
+    /// Where the index of what fired is to be written.
+    index: bool,
+}
+
+/// `[DIR] [ID…] [--suite S] [--jobs N] [--again] [--index]`
+pub fn run(args: &[String]) -> Result<()> {
+    let order = order(args)?;
+    let product = hash(&[&fs::read(product::binary()?)?]);
+    let mut work: Vec<(Fault, &'static str)> = Vec::new();
+    for id in &order.ids {
+        for suite in &order.suites {
+            let fault = fault::read(&order.dir, id)?;
+            if fault.on(suite) {
+                work.push((fault, suite));
+            }
+        }
+    }
+    let queue = Mutex::new(work.into_iter());
+    let lines = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..order.jobs {
+            scope.spawn(|| {
+                while let Some((fault, suite)) = queue.lock().ok().and_then(|mut queue| queue.next()) {
+                    let line = attempt(&fault, suite, &product, order.afresh);
+                    println!("{}", table::row(&line));
+                    if let Ok(mut lines) = lines.lock() {
+                        lines.push(line);
+                    }
+                }
+            });
+        }
+    });
+    let mut lines = lines.into_inner().unwrap_or_default();
+    lines.sort_by(|a, b| (&a.id, &a.suite).cmp(&(&b.id, &b.suite)));
+    println!("{}", table::whole(&lines));
+    if order.index {
+        table::write_index(&lines)?;
+    }
+    Ok(())
+}
+
+fn order(args: &[String]) -> Result<Order> {
+    let (mut suites, mut dir, mut ids) = (SUITES.to_vec(), fault::default_dir(), Vec::new());
+    let (mut jobs, mut afresh, mut index) = (2, false, false);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--suite" => suites = vec![tree::named(args.next().context("--suite needs a name")?)?],
+            "--jobs" => jobs = args.next().context("--jobs needs a number")?.parse()?,
+            "--again" => afresh = true,
+            "--index" => index = true,
+            path if path.contains('/') => dir = path.into(),
+            id => ids.push(id.to_owned()),
+        }
+    }
+    if ids.is_empty() {
+        ids = fault::ids(&dir)?;
+    }
+    Ok(Order { dir, ids, suites, jobs, afresh, index })
+}
+
+fn hash(parts: &[&[u8]]) -> String {
+    let mut sum = Sha256::new();
+    parts.iter().for_each(|part| sum.update(part));
+    sum.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Runs a fault, or takes over what an earlier run of the same program wrote down.
+fn attempt(fault: &Fault, suite: &'static str, product: &str, afresh: bool) -> Line {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/lab-faults/{suite}/{}.json", fault.id));
+    let of = format!("{product}-{}", hash(&[fault.script.as_bytes()]));
+    let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Line>(&bytes).ok());
+    if let Some(mut line) = kept.filter(|line| line.of == of && line.failed.is_none() && !afresh) {
+        line.cause_right = fault.causes.contains(&line.cause);
+        return line;
+    }
+    let start = Instant::now();
+    let mut line = Line {
+        id: fault.id.clone(),
+        suite: suite.into(),
+        healthy: fault.healthy(),
+        fixable: fault.known.fixable,
+        of,
+        ..Line::default()
+    };
+    if let Err(error) = way::whole_way(fault, suite, &mut line) {
+        line.failed = Some(format!("{error:#}"));
+    }
+    line.seconds = start.elapsed().as_secs();
+    if let Err(error) = keep(&file, &line) {
+        eprintln!("lab: {error:#}");
+    }
+    line
+}
+
+fn keep(file: &Path, line: &Line) -> Result<()> {
+    fs::create_dir_all(file.parent().context("no folder")?)?;
+    fs::write(file, serde_json::to_vec_pretty(line)?).with_context(|| file.display().to_string())
+}
+
+/// The project's own faults, each on one suite in turn: a test of the product on a real host, with a real client.
+pub fn own() -> Vec<(String, &'static str)> {
+    let ids = fault::ids(&Path::new(env!("CARGO_MANIFEST_DIR")).join(fault::OWN)).unwrap_or_default();
+    let suite = |(nth, id): (usize, String)| {
+        let fault = fault::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(fault::OWN), &id).ok()?;
+        let on: Vec<&str> = SUITES.into_iter().filter(|suite| fault.on(suite)).collect();
+        on.get(nth % on.len().max(1)).map(|suite| (id, *suite))
+    };
+    ids.into_iter().enumerate().filter_map(suite).collect()
+}
+
+/// Runs one of the project's own faults; an error says what was missing.
+pub fn own_fault(id: &str, suite: &'static str) -> Result<()> {
+    let fault = fault::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(fault::OWN), id)?;
+    let line = attempt(&fault, suite, "test", true);
+    ensure!(line.whole(), "{}\n{}", table::row(&line), line.failed.unwrap_or_default());
+    Ok(())
+}

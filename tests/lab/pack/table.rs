@@ -1,0 +1,95 @@
+//! What came of a pack, for a reader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use toml_edit::{Array, DocumentMut, value};
+
+use super::way::Line;
+
+/// Which rule fired on which fault, for the rules' own account of themselves.
+const INDEX: &str = "rules/fired.toml";
+
+/// One line of the table.
+pub fn row(line: &Line) -> String {
+    let mark = |right: bool| if right { "" } else { "**✗** " };
+    let named = if line.healthy {
+        format!(
+            "{}{}",
+            mark(line.errors.is_empty()),
+            if line.errors.is_empty() { "no error".into() } else { line.errors.join(", ") }
+        )
+    } else {
+        format!("{}{}", mark(line.cause_right), line.cause)
+    };
+    let foretold =
+        format!("{}{}", mark(line.foretold_right()), if line.foretold_right() { &line.client } else { &line.foretold });
+    let fix = match &line.failed {
+        Some(why) => format!("**✗** {}", why.lines().next().unwrap_or_default()),
+        None if line.healthy => String::new(),
+        None => format!("{}{}", mark(!line.fixable || line.connects), line.fix),
+    };
+    let cells = [&line.id, &line.suite, &line.client, &foretold, &named, &fix, &line.undo, &line.seconds.to_string()];
+    let clean = |cell: &&String| cell.chars().take(260).collect::<String>().replace(['\n', '|'], " ");
+    format!("| {} |", cells.iter().map(clean).collect::<Vec<_>>().join(" | "))
+}
+
+/// The table, what is missing at length, and the shares.
+pub fn whole(lines: &[Line]) -> String {
+    let mut out = String::from(
+        "\n| fault | suite | client | foretold | named first | repair | undo | s |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    lines.iter().for_each(|line| out.push_str(&format!("{}\n", row(line))));
+    for line in lines.iter().filter(|line| !line.whole()) {
+        let why = line.failed.as_deref().unwrap_or_default();
+        out.push_str(&format!(
+            "\n{} on {}: foretold {} named {} fix {} undo {} {why}",
+            line.id, line.suite, line.foretold, line.cause, line.fix, line.undo
+        ));
+    }
+    out.push_str("\n\n| suite | runs | cause first | symptom foretold | repaired, client connects | undo exact | errors on healthy hosts |\n|---|---|---|---|---|---|---|\n");
+    let suites: BTreeSet<&str> = lines.iter().map(|line| line.suite.as_str()).collect();
+    suites.iter().for_each(|suite| out.push_str(&shares(suite, lines)));
+    out
+}
+
+fn shares(suite: &str, lines: &[Line]) -> String {
+    let all: Vec<&Line> = lines.iter().filter(|line| line.suite == suite).collect();
+    let faults: Vec<&&Line> = all.iter().filter(|line| !line.healthy).collect();
+    let share = |of: usize, all: usize| {
+        if all == 0 { "-".into() } else { format!("{of} of {all} ({:.1} %)", 100.0 * of as f64 / all as f64) }
+    };
+    let fixable: Vec<&&&Line> = faults.iter().filter(|line| line.fixable).collect();
+    let changed: Vec<&&&Line> = faults.iter().filter(|line| !line.undo.is_empty()).collect();
+    let errors: usize = all.iter().filter(|line| line.healthy).map(|line| line.errors.len()).sum();
+    format!(
+        "| {suite} | {} | {} | {} | {} | {} | {errors} |\n",
+        all.len(),
+        share(faults.iter().filter(|line| line.cause_right).count(), faults.len()),
+        share(all.iter().filter(|line| line.foretold_right()).count(), all.len()),
+        share(fixable.iter().filter(|line| line.connects).count(), fixable.len()),
+        share(changed.iter().filter(|line| line.undo == "exact").count(), changed.len()),
+    )
+}
+
+/// Adds to the index on what each rule fired.
+pub fn write_index(lines: &[Line]) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(INDEX);
+    let mut index: DocumentMut = fs::read_to_string(&path).unwrap_or_default().parse().context(INDEX)?;
+    let mut fired: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (rule, faults) in index.iter() {
+        let known = faults.as_array().into_iter().flatten().filter_map(|fault| fault.as_str().map(str::to_owned));
+        fired.entry(rule.to_owned()).or_default().extend(known);
+    }
+    for line in lines {
+        for rule in &line.fired {
+            fired.entry(rule.clone()).or_default().insert(format!("{} on {}", line.id, line.suite));
+        }
+    }
+    for (rule, faults) in fired {
+        index[&rule] = value(faults.into_iter().collect::<Array>());
+    }
+    fs::write(&path, index.to_string()).with_context(|| path.display().to_string())
+}
