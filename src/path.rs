@@ -278,8 +278,22 @@ fn listener(client: &Client, findings: &[Finding]) -> Judged {
             Judged::fail(Basis::Observed, format!("port {port} is bound to another address of this host"), "refused")
         }
         ("suspended", _) => Judged::fail(Basis::Observed, format!("the listener of port {port} is suspended"), "refused"),
-        ("foreign", _) => Judged::fail(Basis::Observed, format!("another program holds port {port}"), "unknown"),
+        ("foreign", _) => Judged::fail(Basis::Observed, format!("another program holds port {port}"), met(client)),
+        ("other-service", _) => {
+            Judged::fail(Basis::Observed, format!("the broker's port {port} is not for {}", client.service), met(client))
+        }
         (other, _) => Judged::unknown(format!("listener state {other}")),
+    }
+}
+
+/// What becomes of a client that speaks to the wrong program, as it was tried.
+fn met(client: &Client) -> &'static str {
+    match &client.login {
+        // Its first bytes are no protocol header, and it closes the connection.
+        Fact::Known(Some(outcome)) if outcome == "not-amqp" => "reset",
+        Fact::Known(Some(outcome)) => symptom(outcome),
+        _ if client.service == "amqps" => "tls-error",
+        _ => "unknown",
     }
 }
 
@@ -290,16 +304,14 @@ fn amqp(client: &Client, facts: &Facts, listening: bool) -> Judged {
         return Judged::ok(Basis::Proven, "the AMQP handshake works from this host");
     }
     match (&client.login, &facts.node) {
+        _ if !listening && client.listener.known().is_some() => Judged::not_reached("not reached: nothing to connect to"),
         (Fact::Known(Some(outcome)), _) if outcome == "hangs" => {
             Judged::fail(Basis::Proven, "accepts the connection, then says nothing", "hangs")
         }
         (Fact::Known(Some(outcome)), _) if outcome == "reset" => {
             Judged::fail(Basis::Proven, "closes the connection during the handshake", "reset")
         }
-        _ if !listening => match &client.listener {
-            Fact::Unknown(why) => Judged::unknown(why.clone()),
-            Fact::Known(_) => Judged::not_reached("not reached: nothing to connect to"),
-        },
+        _ if !listening => Judged::unknown(client.listener.why().unwrap_or_default()),
         (_, Fact::Known(Some(node))) if node.booted.known() == Some(&true) => {
             Judged::ok(Basis::Computed, "RabbitMQ has booted to the end")
         }

@@ -4,11 +4,10 @@
 
 use super::firewall::owners::refusal::{self, Refusal};
 use super::firewall::{Firewall, Packet, Verdict};
-use super::listeners::Listener;
-use super::{Fact, Facts, broker, net};
+use super::{Fact, Facts, arrival, broker, net};
 use crate::formats::cidr::Cidr;
-use crate::host::Host;
 use crate::host::amqp::{Answer, Login, Probe};
+use crate::host::{Got, Host};
 use crate::policy::{ClientIntent, Intent, SERVICES};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -41,7 +40,8 @@ pub struct Client {
     /// Who refuses the client's packets; null: nobody does.
     pub refusal: Fact<Option<Refusal>>,
     /// A socket of the broker takes connections for `to`:`port`, or for where the packet filter delivers them instead:
-    /// listening | loopback-only | other-address | absent | foreign | suspended | forwarded (to another host or a container)
+    /// listening | loopback-only | other-address | absent | foreign | other-service (the broker's own listener, for something else) |
+    /// suspended | forwarded (to another host or a container)
     pub listener: Fact<String>,
     pub user: Option<String>,
     pub vhost: String,
@@ -80,7 +80,7 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
     let firewall_after_boot = after_boot(&facts.firewall, from, &port, &way);
     let firewall_v6 = over_ipv6(facts, intent, from, &port, &way);
     let refusal = refusal(&facts.firewall, from, &port, &way);
-    let listener = listener(facts, &intent.service, &End::of(&firewall, &port, &way), remote);
+    let listener = listener(facts, &intent.service, &End::of(&firewall, &port, &way));
     let node = node(facts);
     let user = intent.user.as_deref();
     let (login, login_text) = login(host, facts, intent, &port, &way, &listener);
@@ -301,7 +301,7 @@ fn verdict_of(firewall: &Firewall, from: &str, port: &Fact<i64>, way: &Fact<WayI
 enum End {
     Unknown(String),
     Forwarded,
-    Here { to: Option<IpAddr>, port: i64, translated: bool },
+    Here { to: Option<IpAddr>, port: i64 },
 }
 
 impl End {
@@ -310,60 +310,24 @@ impl End {
             Fact::Known(port) => *port,
             Fact::Unknown(why) => return End::Unknown(why.clone()),
         };
-        let as_sent = End::Here { to: way.known().and_then(|w| w.to), port, translated: false };
+        let as_sent = End::Here { to: way.known().and_then(|w| w.to), port };
         let Some(verdict) = firewall.known() else { return as_sent };
         match verdict.delivered_to.as_ref().map(|to| to.parse::<SocketAddr>()) {
             None => as_sent,
             Some(_) if verdict.forwarded => End::Forwarded,
-            Some(Ok(end)) => End::Here { to: Some(end.ip()), port: end.port().into(), translated: true },
+            Some(Ok(end)) => End::Here { to: Some(end.ip()), port: end.port().into() },
             Some(Err(_)) => End::Unknown("the packet filter translates the connection's destination".into()),
         }
     }
 }
 
 /// What answers there.
-fn listener(facts: &Facts, service: &str, end: &End, remote: bool) -> Fact<String> {
-    let (to, port, translated) = match end {
-        End::Unknown(why) => return Fact::Unknown(why.clone()),
-        End::Forwarded => return Fact::Known("forwarded".into()),
-        End::Here { to, port, translated } => (*to, *port, *translated),
-    };
-    let listeners = match &facts.listeners {
-        Fact::Known(listeners) => listeners,
-        Fact::Unknown(why) => return Fact::Unknown(why.clone()),
-    };
-    let of_port: Vec<&Listener> = listeners.iter().filter(|l| l.service == service && l.port == port).collect();
-    if of_port.is_empty() {
-        let held = || facts.sockets.as_ref().map(|all| all.iter().any(|s| s.port == port));
-        return match translated.then(held) {
-            None | Some(Fact::Known(false)) => Fact::Known("absent".into()),
-            Some(Fact::Known(true)) => Fact::Known("foreign".into()),
-            Some(Fact::Unknown(why)) => Fact::Unknown(why),
-        };
+fn listener(facts: &Facts, service: &str, end: &End) -> Fact<String> {
+    match end {
+        End::Unknown(why) => Fact::Unknown(why.clone()),
+        End::Forwarded => Fact::Known("forwarded".into()),
+        End::Here { to, port } => arrival::at(facts, service, *to, *port),
     }
-    if let Some(why) = of_port.iter().find_map(|l| l.state.why()) {
-        return Fact::Unknown(why.to_owned());
-    }
-    let states: Vec<String> = of_port.iter().map(|l| state_for(l, to, remote)).collect();
-    let best = ["listening", "suspended", "loopback-only", "other-address", "foreign"];
-    let found = best.iter().find(|s| states.iter().any(|x| x == *s));
-    Fact::Known(found.map_or("absent", |s| *s).to_owned())
-}
-
-fn state_for(listener: &Listener, to: Option<IpAddr>, remote: bool) -> String {
-    let state = listener.state.known().cloned().unwrap_or_default();
-    if state != "listening" {
-        return state;
-    }
-    // A translation to 127.0.0.1 reaches it (route_localnet).
-    if listener.loopback && remote && !to.is_some_and(|to| to.is_loopback()) {
-        return "loopback-only".into();
-    }
-    let takes = match (listener.address.parse::<IpAddr>(), to) {
-        (Ok(bound), Some(to)) => bound == to || bound.is_unspecified() && (bound.is_ipv4() == to.is_ipv4() || bound.is_ipv6()),
-        _ => true,
-    };
-    if takes { state } else { "other-address".into() }
 }
 
 /// A real login over the address that the client will use: the broker then sees a peer that is not loopback, as with the client.
@@ -376,30 +340,37 @@ fn login(
     listener: &Fact<String>,
 ) -> (Fact<Option<String>>, String) {
     let not_tried = (Fact::Known(None), String::new());
-    let (Some(user), Some(password_file)) = (&intent.user, &intent.password_file) else { return not_tried };
-    if intent.service != "amqp" || listener.known().map(String::as_str) != Some("listening") {
+    if intent.service != "amqp" {
         return not_tried;
     }
+    let to = way.known().and_then(|w| w.to).zip(port.known().and_then(|p| u16::try_from(*p).ok()));
+    let Some(to) = to.map(|(address, port)| SocketAddr::new(address, port)) else { return not_tried };
+    match listener.known().map(String::as_str) {
+        Some("listening") => {}
+        // Not a word about who we are to somebody else: how it takes an AMQP client's first bytes is all that is asked.
+        Some("foreign" | "other-service") => return outcome(host.amqp(&Probe { to, login: None })),
+        _ => return not_tried,
+    }
+    let (Some(user), Some(password_file)) = (&intent.user, &intent.password_file) else { return not_tried };
     // A login as a user who is known not to exist would only leave an error in the broker's log.
     if let Some(users) = node(facts).known().and_then(|n| n.users.known())
         && !users.iter().any(|u| &u.name == user)
     {
         return not_tried;
     }
-    let to = way.known().and_then(|w| w.to).zip(port.known().and_then(|p| u16::try_from(*p).ok()));
-    let Some((address, port)) = to else { return not_tried };
     let login = Login { user: user.clone(), password_file: password_file.clone(), vhost: intent.vhost.clone() };
-    match host.amqp(&Probe { to: SocketAddr::new(address, port), login: Some(login) }) {
-        Ok(answer) => {
-            let text = answer.text();
-            (Fact::Known(Some(answer.name().to_owned())), text)
-        }
+    outcome(host.amqp(&Probe { to, login: Some(login) }))
+}
+
+fn outcome(answer: Got<Answer>) -> (Fact<Option<String>>, String) {
+    match answer {
+        Ok(answer) => (Fact::Known(Some(answer.name().to_owned())), answer.text()),
         Err(miss) => (miss.into(), String::new()),
     }
 }
 
 impl Answer {
-    /// The outcome in the words of CONTRACT's `sees`.
+    /// The outcome in the words of CONTRACT's `sees`, and `not-amqp`, which each client calls differently.
     pub fn name(&self) -> &'static str {
         match self {
             Answer::Connected { .. } => "connected",
@@ -410,7 +381,7 @@ impl Answer {
             Answer::AuthRefused { .. } => "auth-refused",
             Answer::VhostRefused { .. } => "vhost-refused",
             Answer::Hangs => "hangs",
-            Answer::NotAmqp { .. } => "unknown",
+            Answer::NotAmqp { .. } => "not-amqp",
         }
     }
 

@@ -103,6 +103,7 @@ pub struct Where {
     pub column: Option<u32>,
 }
 
+pub mod arrival;
 pub mod broker;
 pub mod clients;
 pub mod conf;

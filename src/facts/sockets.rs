@@ -5,7 +5,7 @@ use procfs::net::{TcpNetEntries, TcpNetEntry, TcpState};
 use procfs::{ExplicitSystemInfo, FromBufReadSI};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// One listening socket.
@@ -29,6 +29,26 @@ pub struct Socket {
     /// Socket inode: the key to its owner; not for rules.
     #[serde(skip)]
     pub inode: u64,
+}
+
+impl Socket {
+    /// The broker's VM holds it. Its descriptors are always looked through: what was not found there is somebody else's.
+    pub fn held_by_broker(&self) -> Fact<bool> {
+        match &self.owner {
+            Fact::Known(owner) => Fact::Known(owner.as_ref().is_some_and(|o| o.broker)),
+            Fact::Unknown(why) if why == NOT_LOOKED_FOR => Fact::Known(false),
+            Fact::Unknown(why) => Fact::Unknown(why.clone()),
+        }
+    }
+
+    /// Connections to this address of the host reach it. On Linux `::` takes IPv4 too unless it was told not to.
+    pub fn takes(&self, to: IpAddr) -> bool {
+        match self.address.parse::<IpAddr>() {
+            Ok(bound) if bound.is_unspecified() => bound.is_ipv6() == to.is_ipv6() || self.dual_stack,
+            Ok(bound) => bound.to_canonical() == to.to_canonical(),
+            Err(_) => false,
+        }
+    }
 }
 
 /// Who holds a socket.
