@@ -1,7 +1,7 @@
 //! The lab: the product on real broker hosts, judged by a real client. A test boots, breaks, audits, fixes, connects and undoes.
 //!
 //! - `cargo test --test lab -- bookworm::healthy` runs one test; the options are those of every Rust test program.
-//! - `tests/lab/faults DIR [IDS] [--suite S]` runs a pack of faults, one after the other, and prints one table.
+//! - `tests/lab/faults [DIR] [IDS] [--suite S]` runs a pack of faults and prints one table; the project's own are tests too (`fault::…`).
 //! - `tests/lab/configurations [--suite S] [--count N] [--seed N]` compares verdicts on configurations with the broker's parser.
 //! - `tests/lab/shell SUITE [SCRIPT]` gives a broken host to play with, `tests/bench/audit [SUITE]` measures.
 //!
@@ -16,7 +16,6 @@ mod conf_parity;
 mod configuration;
 mod env_parity;
 mod exec;
-mod faults;
 mod host;
 mod net;
 mod pack;
@@ -30,8 +29,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-
-use scenarios::Scenario;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -61,12 +58,19 @@ fn tests() -> ExitCode {
 /// Suites change fastest, so that two threads build two trees instead of waiting for one.
 fn trials() -> Vec<Trial> {
     let pairs = scenarios::ALL.iter().flat_map(|scenario| scenario.1.suites().into_iter().map(move |suite| (suite, scenario)));
-    pairs
-        .map(|(suite, (name, _, scenario))| Trial::ignorable_test(format!("{suite}::{name}"), move || attempt(suite, *scenario)))
-        .collect()
+    let scenarios = pairs.map(|(suite, (name, _, scenario))| trial(suite, name, *scenario));
+    let faults = pack::own().into_iter().map(|(id, suite)| {
+        let name = format!("fault::{id}");
+        trial(suite, &name, move |suite| pack::own_fault(&id, suite))
+    });
+    scenarios.chain(faults).collect()
 }
 
-fn attempt(suite: &'static str, scenario: Scenario) -> Result<Completion, Failed> {
+fn trial(suite: &'static str, name: &str, scenario: impl FnOnce(&'static str) -> Result<()> + Send + 'static) -> Trial {
+    Trial::ignorable_test(format!("{suite}::{name}"), move || attempt(suite, scenario))
+}
+
+fn attempt(suite: &'static str, scenario: impl FnOnce(&'static str) -> Result<()>) -> Result<Completion, Failed> {
     if let Some(reason) = missing() {
         return Ok(Completion::ignored_with(reason));
     }

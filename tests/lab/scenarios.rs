@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::host::{Audit, Host, Until, differences};
-use crate::{conf_parity, configuration, env_parity, exec, faults, product, terms_parity, tree};
+use crate::{conf_parity, configuration, env_parity, exec, product, terms_parity, tree};
 
 /// A test for one suite.
 pub type Scenario = fn(&'static str) -> Result<()>;
@@ -33,16 +33,6 @@ pub const ALL: &[(&str, On, Scenario)] = &[
     ("no_user", On::Current, no_user),
     ("management_off", On::Current, management_off),
     ("capture", On::Current, capture),
-    ("loopback_env", On::Current, faults::loopback_env),
-    ("loopback_advanced", On::Current, faults::loopback_advanced),
-    ("masked", On::Current, faults::masked),
-    ("iptables_reject", On::Current, faults::iptables_reject),
-    ("nft_drop", On::Current, faults::nft_drop),
-    ("ufw_order", On::One("trixie"), faults::ufw_order),
-    ("saved_rules", On::One("bookworm"), faults::saved_rules),
-    ("cookie_mode", On::Current, faults::cookie_mode),
-    ("data_dir_root", On::Current, faults::data_dir_root),
-    ("hosts_missing", On::Current, faults::hosts_missing),
     ("conf_parity", On::All, conf_parity::sample),
     ("env_parity", On::All, env_parity::env_parity),
     ("terms_parity", On::All, terms_parity::terms_parity),
@@ -53,8 +43,6 @@ pub const ALL: &[(&str, On, Scenario)] = &[
 pub enum On {
     All,
     Current,
-    /// Where one is as good as another.
-    One(&'static str),
 }
 
 impl On {
@@ -62,7 +50,6 @@ impl On {
         match self {
             On::All => tree::SUITES.to_vec(),
             On::Current => tree::CURRENT.to_vec(),
-            On::One(suite) => vec![suite],
         }
     }
 }
@@ -367,12 +354,6 @@ impl<'a> Orders<'a> {
         host.write(Self::PASSWORD_FILE, &format!("{password}\n"))?;
         host.must(&format!("chmod 600 {}", Self::PASSWORD_FILE))?;
         Ok(Self { host, user, password, from: format!("{}/32", host.net.client()) })
-    }
-
-    /// From elsewhere than the client's first address.
-    pub fn from(mut self, network: &str) -> Self {
-        self.from = network.to_owned();
-        self
     }
 
     pub fn client(&self) -> Client<'a> {

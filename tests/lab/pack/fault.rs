@@ -12,7 +12,7 @@ pub const OWN: &str = "tests/lab/own-faults";
 /// Which rules name the cause of which fault, whoever wrote the fault.
 const CAUSES: &str = include_str!("../causes.toml");
 
-/// A fault of a pack: `ID.sh` breaks a healthy host, `ID.toml` says what comes of it.
+/// A fault of a pack: a script breaks a healthy host, `ID.toml` says what comes of it.
 pub struct Fault {
     pub id: String,
     /// Run as root inside the host.
@@ -26,6 +26,8 @@ pub struct Fault {
 /// `ID.toml`; more may stand there.
 #[derive(Deserialize)]
 pub struct Known {
+    /// Breaks the host; without it `ID.sh` does.
+    script: Option<String>,
     /// `debian11`, `debian12`, `debian13`
     pub versions: Vec<String>,
     /// What is the matter, in one word; `healthy`: nothing.
@@ -34,6 +36,10 @@ pub struct Known {
     pub fixable: bool,
     #[serde(default)]
     pub reboot_after_inject: bool,
+    /// What was repaired has to outlive a reboot.
+    #[serde(default)]
+    pub reboot_after_fix: bool,
+    /// Packages, separated by blanks.
     pub needs_package: Option<String>,
     pub probe: Vec<Probe>,
 }
@@ -43,10 +49,14 @@ pub struct Known {
 pub struct Probe {
     /// amqp | amqps | http
     pub kind: String,
+    #[serde(default = "host")]
     pub host: String,
     pub port: u16,
+    #[serde(default = "user")]
     pub user: String,
+    #[serde(default = "password")]
     pub password: String,
+    #[serde(default = "vhost")]
     pub vhost: String,
     /// Connects from the client's second address.
     pub source: Option<String>,
@@ -80,6 +90,19 @@ pub enum OneOrMany {
     None,
     One(String),
     Many(Vec<String>),
+}
+
+fn host() -> String {
+    "10.77.0.2".into()
+}
+fn user() -> String {
+    "app".into()
+}
+fn password() -> String {
+    "app-secret".into()
+}
+fn vhost() -> String {
+    "/".into()
 }
 
 impl OneOrMany {
@@ -148,11 +171,12 @@ pub fn read(dir: &Path, id: &str) -> Result<Fault> {
         let path = dir.join(format!("{id}.{end}"));
         fs::read_to_string(&path).with_context(|| path.display().to_string())
     };
-    let known = toml_edit::de::from_str(&text("toml")?).with_context(|| format!("{id}.toml"))?;
+    let mut known: Known = toml_edit::de::from_str(&text("toml")?).with_context(|| format!("{id}.toml"))?;
+    let script = known.script.take().map_or_else(|| text("sh"), Ok)?;
     let mut causes: BTreeMap<String, Cause> = toml_edit::de::from_str(CAUSES).context("causes.toml")?;
     let cause = causes.remove(id);
     let intent = cause.as_ref().and_then(|cause| cause.intent.clone()).unwrap_or_default();
-    Ok(Fault { id: id.into(), script: text("sh")?, known, causes: cause.map(|cause| cause.rules).unwrap_or_default(), intent })
+    Ok(Fault { id: id.into(), script, known, causes: cause.map(|cause| cause.rules).unwrap_or_default(), intent })
 }
 
 impl Fault {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ const APPEARS: Duration = Duration::from_secs(45);
 
 /// Goes as far as it can; what was found stands in the line.
 pub fn whole_way(fault: &Fault, suite: &'static str, line: &mut Line) -> Result<()> {
-    let packages: Vec<&str> = fault.known.needs_package.iter().map(String::as_str).collect();
+    let packages: Vec<&str> = fault.known.needs_package.iter().flat_map(|names| names.split_whitespace()).collect();
     let mut host = Host::boot_with(suite, &packages)?;
     host.install()?;
     host.run_script(&fault.script)?;
@@ -99,6 +99,10 @@ pub fn whole_way(fault: &Fault, suite: &'static str, line: &mut Line) -> Result<
     if line.connects {
         let again = audit(&host, fault, fault.wanted(), &["--fix", "--yes=restart"])?;
         ensure!(again.at("/changed") == false, "a second run changes something: {}", again.at("/fixes"));
+    }
+    if fault.known.reboot_after_fix && line.connects {
+        host.reboot(Until::Broker)?;
+        all_well(&host, fault).context("after a reboot")?;
     }
     line.undo = taken_back(&host, fault, &etc, &state, &line.client)?;
     Ok(())
