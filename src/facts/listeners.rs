@@ -113,8 +113,11 @@ impl Bind {
 
     fn missing(&self, addresses: &Fact<Vec<Address>>) -> Fact<bool> {
         match self {
-            Bind::Only(ip) if !ip.is_unspecified() && !ip.to_canonical().is_loopback() => {
-                let has = |all: &Vec<Address>| all.iter().any(|a| a.address.parse() == Ok(ip.to_canonical()));
+            Bind::Only(ip) if !ip.is_unspecified() => {
+                // All of 127.0.0.0/8 is there; ::1 is not where IPv6 is switched off.
+                let ip = ip.to_canonical();
+                let has =
+                    |all: &Vec<Address>| ip.is_ipv4() && ip.is_loopback() || all.iter().any(|a| a.address.parse() == Ok(ip));
                 addresses.as_ref().map(|all| !has(all))
             }
             Bind::Name => Fact::Unknown("the listener is bound to a host name".to_owned()),

@@ -281,6 +281,7 @@ impl Blank for conf::Conf {
             listeners: Fact::blank(why),
             loopback_users: Fact::blank(why),
             default_user: Fact::blank(why),
+            passed_over: Fact::blank(why),
             newest_mtime: Fact::blank(why),
         }
     }

@@ -503,6 +503,7 @@ pub fn facts(machine: &Machine) -> Facts {
             listeners: unknown(),
             loopback_users: unknown(),
             default_user: unknown(),
+            passed_over: Fact::Known(Vec::new()),
             newest_mtime: unknown(),
         },
         plugins: plugins::Plugins {

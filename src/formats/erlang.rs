@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 /// How a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +255,27 @@ pub fn tokens(text: &str) -> Vec<Token<'_>> {
         all.push(token);
     }
     all
+}
+
+/// The bytes of the term that begins at this line and column; `None` where none does.
+pub fn span(text: &str, line: u32, column: u32) -> Option<Range<usize>> {
+    let mut depth = 0_u32;
+    let mut start = None;
+    for token in tokens(text) {
+        if start.is_none() && (token.line, token.column) != (line, column) {
+            continue;
+        }
+        let start = *start.get_or_insert(token.offset);
+        match token.text {
+            "[" | "{" | "<<" if token.kind == Kind::Punct => depth += 1,
+            "]" | "}" | ">>" if token.kind == Kind::Punct => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(start..token.offset + token.text.len());
+        }
+    }
+    None
 }
 
 /// Kind of a token.

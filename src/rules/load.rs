@@ -37,6 +37,8 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("unit-reset-failed", &["unit"], &[]),
     ("restart-broker", &[], &[]),
     ("set-conf", &["key", "value"], &["file"]),
+    ("set-term", &["file", "app", "key", "value"], &[]),
+    ("move-file", &["path", "to"], &[]),
     ("unset-conf", &["key", "file", "line"], &[]),
     ("comment-conf", &["file", "line"], &[]),
     ("rename-conf-key", &["file", "line", "to"], &[]),

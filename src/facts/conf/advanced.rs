@@ -112,6 +112,13 @@ pub fn dialect(version: Option<(u32, u32, u32)>, otp: Option<u32>) -> Dialect {
     Dialect { reader: if consults { Reader::Consult } else { Reader::Expression }, otp }
 }
 
+/// Line and column of the value that counts for `{App, [{Key, Value}]}` in a text of plain terms.
+pub fn place(text: &str, app: &str, key: &str) -> Option<(u32, u32)> {
+    let overlay = parse(text.as_bytes(), Dialect { reader: Reader::Consult, otp: None }).ok()?;
+    let (value, _) = Advanced { path: String::new(), overlay, has_secret: false }.get(app, key).map(|(v, at)| (v.clone(), at))?;
+    Some((value.line, value.column))
+}
+
 /// One list of `{Application, [{Key, Value}]}`, ended by a dot: anything else crashes the broker as it puts it over the
 /// configuration.
 pub(crate) fn parse(bytes: &[u8], dialect: Dialect) -> Result<Overlay, erlang::Error> {

@@ -7,6 +7,7 @@ mod check;
 mod definitions;
 pub mod files;
 mod listeners;
+pub mod passed_over;
 pub mod schemas;
 pub mod secrets;
 mod settings;
@@ -25,6 +26,7 @@ use crate::host::{Host, MAX_CONF};
 use access::User;
 use advanced::Advanced;
 use broker::{Broker, Parser};
+use passed_over::PassedOver;
 use serde::Serialize;
 use settings::Settings;
 use std::collections::BTreeMap;
@@ -51,6 +53,8 @@ pub struct Conf {
     pub loopback_users: Fact<LoopbackUsers>,
     /// default_user of the files, if set.
     pub default_user: Fact<Option<String>>,
+    /// Files with settings that the broker does not read, and what it would do if it did.
+    pub passed_over: Fact<Vec<PassedOver>>,
     /// Newest modification time of the files, seconds since the epoch; 0: no file.
     pub newest_mtime: Fact<i64>,
 }
@@ -101,6 +105,8 @@ pub struct Problem {
     pub message: String,
     /// For unknown-key: the nearest known key; for bad-value: a value that would do.
     pub suggestion: Option<String>,
+    /// The setting decides who gets in: without it, or with another value, others may.
+    pub guards: bool,
     /// The line as it stands in the file, for the excerpt; secrets struck out.
     pub text: String,
     pub at: Where,
@@ -109,7 +115,17 @@ pub struct Problem {
 impl Problem {
     /// A problem about no key in particular, without an excerpt.
     fn new(code: &str, fatal: bool, message: String, at: Where) -> Problem {
-        Problem { code: code.to_owned(), fatal, key: None, value: None, message, suggestion: None, text: String::new(), at }
+        Problem {
+            code: code.to_owned(),
+            fatal,
+            key: None,
+            value: None,
+            message,
+            suggestion: None,
+            guards: false,
+            text: String::new(),
+            at,
+        }
     }
 }
 
@@ -162,7 +178,8 @@ pub fn variable(env: &Env, name: &str) -> Fact<Option<String>> {
 /// Reads and checks the configuration as the broker would. `boots` rests on these files and enabled_plugins; what else can keep
 /// a broker from starting (a port in use, a damaged database) is in other facts.
 pub fn collect(host: &dyn Host, install: &Fact<Option<Install>>, env: &Env, plugins: &Plugins, net: &Net) -> Conf {
-    judge(host, Broker::installed(install), None, env, plugins, net).0
+    let conf = judge(host, Broker::installed(install), None, env, plugins, net).0;
+    Conf { passed_over: passed_over::derive(host, install, env, net, &conf), ..conf }
 }
 
 /// The same for any broker, and for files that are named instead of searched. Also gives each reason why `boots` is unknown.
@@ -200,7 +217,7 @@ pub fn check_with(
 ) -> Conf {
     let host = Overlay::new(host, replaced);
     let plugins = super::plugins::collect(&host, install, env);
-    collect(&host, install, env, &plugins, net)
+    judge(&host, Broker::installed(install), None, env, &plugins, net).0
 }
 
 impl Conf {
@@ -225,6 +242,7 @@ impl Conf {
             listeners: Fact::Unknown(why()),
             loopback_users: Fact::Unknown(why()),
             default_user: Fact::Unknown(why()),
+            passed_over: Fact::Unknown(why()),
             newest_mtime: Fact::Unknown(why()),
         }
     }
@@ -297,6 +315,7 @@ impl Collector<'_> {
             listeners,
             loopback_users,
             default_user,
+            passed_over: Fact::Unknown("not asked for".into()),
             newest_mtime: Fact::Known(newest),
         };
         (conf, undecided)

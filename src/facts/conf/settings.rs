@@ -52,10 +52,28 @@ impl Line {
             value: (!self.secret()).then(|| self.shown()),
             message,
             suggestion: None,
+            guards: guards(&self.entry.key),
             text: secrets::line(&self.entry.key, &self.entry.text, self.entry.value_column),
             at,
         }
     }
+}
+
+/// Settings that decide who gets in, also where their names are misspelt at the end.
+const GUARDS: [&str; 9] = [
+    "ssl_option",
+    "loopback_user",
+    "auth_",
+    "anonymous_login",
+    "default_p",
+    "default_user",
+    "mqtt.allow_anonymous",
+    "mqtt.ssl_cert_login",
+    "stomp.default_",
+];
+
+fn guards(key: &str) -> bool {
+    GUARDS.iter().any(|start| key.starts_with(start)) || key.contains(".ssl.") || key.contains(".ssl_options")
 }
 
 impl Settings {

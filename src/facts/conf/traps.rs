@@ -10,7 +10,7 @@ use crate::formats::erlang::{self, Term};
 use crate::formats::rabbitmq_conf::{Dialect, Document};
 use crate::formats::schema::{Found, Schema};
 use crate::host::{Got, Host, Kind, optional};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Sizes that the broker reads only when it runs, and what it takes where it cannot read them.
 const SIZES: [(&str, &str, &str); 3] = [
@@ -102,27 +102,57 @@ pub fn overridden(settings: &Settings, advanced: &Advanced, schema: &Schema) -> 
     settings.effective().filter_map(one).collect()
 }
 
-/// Files beside those of conf.d whose names the broker does not look for, and that hold settings all the same.
+/// Files with settings where the broker does not look for them: in conf.d under another ending, or in the place of a rabbitmq.conf that is
+/// not there under a name that is almost its own.
 pub fn strays(host: &dyn Host, env: &Env, dialect: Dialect) -> Got<Vec<Problem>> {
-    let Fact::Known(Paths { more, .. }) = Paths::of(env) else { return Ok(Vec::new()) };
-    let Some((dir, names)) = more.rsplit_once('/').filter(|(dir, names)| names.contains('*') && !dir.contains('*')) else {
-        return Ok(Vec::new());
+    let Fact::Known(paths) = Paths::of(env) else { return Ok(Vec::new()) };
+    let mut problems = near_misses(host, env, &paths, dialect)?;
+    let Some((dir, names)) = paths.more.rsplit_once('/').filter(|(dir, names)| names.contains('*') && !dir.contains('*')) else {
+        return Ok(problems);
     };
     let listed = optional(host.list(Path::new(dir)))?.unwrap_or_default();
-    let mut problems = Vec::new();
     for name in listed.iter().filter(|name| !fits(name, names) && !put_aside(name)) {
         let path = Path::new(dir).join(name);
-        // Neither what is no file nor what nobody may read is a configuration that somebody relies on.
-        let file = host.stat(&path, true).is_ok_and(|meta| meta.kind == Kind::File && meta.size <= MAX_STRAY);
-        let Some(bytes) = file.then(|| host.read(&path, MAX_STRAY).ok()).flatten() else { continue };
-        if holds_settings(&bytes, dialect) {
+        if settings_in(host, &path, dialect) {
             let message = format!("the broker reads {names} in {dir} and nothing else: the settings in this file have no effect");
-            let at = Where { file: path.display().to_string(), line: None, column: None };
-            let suggestion = path.file_stem().map(|stem| format!("{}.conf", stem.to_string_lossy()));
-            problems.push(Problem { suggestion, ..Problem::new("stray-file", false, message, at) });
+            let name = path.file_stem().map(|stem| format!("{}.conf", stem.to_string_lossy()));
+            problems.push(stray(&path, message, name));
         }
     }
     Ok(problems)
+}
+
+/// Where people put it, beside names of the right directory.
+const ELSEWHERE: &str = "/etc/rabbitmq.conf";
+/// Endings of a rabbitmq.conf that is none.
+const ALMOST: [&str; 6] = ["cnf", "cfg", "conf.txt", "conf.conf", "ini", "config.conf"];
+
+fn near_misses(host: &dyn Host, env: &Env, paths: &Paths, dialect: Dialect) -> Got<Vec<Problem>> {
+    let main = paths.main.trim_end_matches(".conf").trim_end_matches(".config");
+    let there = |path: String| host.stat(Path::new(&path), true).is_ok();
+    if there(format!("{main}.conf")) || there(format!("{main}.config")) {
+        return Ok(Vec::new());
+    }
+    let almost = ALMOST.iter().map(|end| PathBuf::from(format!("{main}.{end}"))).chain([PathBuf::from(ELSEWHERE)]);
+    let strays = almost.filter(|path| *path != Path::new(&env.file) && settings_in(host, path, dialect));
+    let problem = |path: PathBuf| {
+        let message = format!("the broker reads {main}.conf, which is not there: the settings in this file have no effect");
+        stray(&path, message, Some(format!("{main}.conf")))
+    };
+    Ok(strays.map(problem).collect())
+}
+
+/// `name`: what it has to be called, in its directory or with another.
+fn stray(path: &Path, message: String, name: Option<String>) -> Problem {
+    let at = Where { file: path.display().to_string(), line: None, column: None };
+    Problem { suggestion: name, ..Problem::new("stray-file", false, message, at) }
+}
+
+/// Neither what is no file nor what nobody may read is a configuration that somebody relies on.
+fn settings_in(host: &dyn Host, path: &Path, dialect: Dialect) -> bool {
+    let file = host.stat(path, true).is_ok_and(|meta| meta.kind == Kind::File && meta.size <= MAX_STRAY);
+    let bytes = file.then(|| host.read(path, MAX_STRAY).ok()).flatten();
+    bytes.is_some_and(|bytes| holds_settings(&bytes, dialect))
 }
 
 fn put_aside(name: &str) -> bool {

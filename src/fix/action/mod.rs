@@ -62,6 +62,8 @@ actions! {
     "unset-env" Host unset_env,
     "unset-conf" Host unset_conf,
     "set-conf" Host set_conf,
+    "set-term" Host set_term,
+    "move-file" Host move_file,
     "file-owner" Host file_owner,
     "file-mode" Host file_mode,
     "hosts-entry" Host hosts_entry,
@@ -197,6 +199,18 @@ impl<'a> Desk<'a> {
             sheet.secret |= secret;
         }
         Ok(Change::File { path: path.to_path_buf(), before, after: Some(after), secret })
+    }
+
+    /// Takes a file off the desk and gives the change.
+    pub fn take_away(&self, path: &Path) -> Result<Change, Refusal> {
+        let before = self.file(path)?;
+        if before.is_none() {
+            return Err(Refusal::Already);
+        }
+        if let Some(sheet) = self.files.borrow_mut().get_mut(path) {
+            sheet.now = None;
+        }
+        Ok(Change::File { path: path.to_path_buf(), before, after: None, secret: false })
     }
 
     /// One change per file that differs from the host, over all steps so far.
