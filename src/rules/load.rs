@@ -46,6 +46,8 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("comment-env", &["file", "line"], &[]),
     ("unset-env", &["name", "file", "line"], &[]),
     ("open-port", &["client"], &[]),
+    ("lift-ban", &["client"], &[]),
+    ("keep-destination", &["client"], &[]),
     ("close-port", &["port"], &["service", "allow"]),
     ("open-loopback", &[], &[]),
     ("create-user", &[], &["client", "name", "vhost"]),

@@ -3,7 +3,8 @@
 //! The client namespace stands for another machine: it owns the far end of the host's only network link.
 
 use std::fs::{self, File};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -89,6 +90,15 @@ impl Subnet {
         batch(Command::new("ip").args(["-n", &self.netns(), "-batch", "-"]), &client).context("client's end")?;
         let inside = ["-t", &init.to_string(), "-n", "ip", "-batch", "-"].map(String::from);
         batch(Command::new("nsenter").args(inside), &host).context("broker host's end")?;
+        Ok(())
+    }
+
+    /// Starts the resolver on the client's machine; it ends with the namespace.
+    pub fn resolve_names(&self) -> Result<()> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/resolver.py");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns(), "/usr/bin/python3"]).arg(program).arg(self.client());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(())
     }
 

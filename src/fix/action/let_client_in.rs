@@ -1,30 +1,15 @@
 //! Opens the packet filter for a client's networks. What that takes is decided by [`plan_open_port`], per manager.
 use super::open_port::{Deed, OpenPort, plan_open_port};
-use super::{Desk, Proposal, Refusal, Trial, cannot};
+use super::{Desk, Proposal, Refusal, TheClient, Trial, cannot};
 use crate::facts::Fact;
 use crate::facts::clients::Client;
 use crate::fix::change::{Change, Op};
 use crate::fix::world::FileState;
-use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {
-    /// Name of the client in the intent.
-    client: String,
-}
-
-pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
-    let clients = desk.clients(&params.client);
-    if clients.is_empty() {
-        return Err(cannot(format!("no client {}", params.client)));
-    }
-    // Nothing is opened for the whole world because nobody said for whom.
-    if clients.iter().any(|client| client.assumed) {
-        return Err(Refusal::Needs(vec!["--from CIDR".into()]));
-    }
+pub fn plan(params: TheClient, desk: &Desk) -> Result<Proposal, Refusal> {
+    let clients = params.networks(desk)?;
     let mut proposal = Proposal { effects: vec!["opens-firewall"], decided: true, ..Proposal::default() };
     let mut summaries = Vec::new();
     for client in clients {

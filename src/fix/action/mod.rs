@@ -75,6 +75,8 @@ actions! {
     "create-user" Broker create_user,
     "grant-permission" Broker grant_permission,
     "resume-listeners" Broker resume_listeners,
+    "lift-ban" Firewall lift_ban,
+    "keep-destination" Firewall keep_destination,
     "open-port" Firewall let_client_in,
     "close-port" Firewall close_port,
 }
@@ -313,6 +315,49 @@ struct TheUnit {
     /// For the reader of the rule; the broker's unit is known from the facts.
     #[serde(default, rename = "unit")]
     _unit: Option<String>,
+}
+
+/// Parameters of the actions for one client.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TheClient {
+    /// Its name in the intent.
+    client: String,
+}
+
+/// How one network of a client comes in.
+struct Way<'d> {
+    client: &'d Client,
+    to: IpAddr,
+    port: u16,
+    interface: &'d str,
+}
+
+impl TheClient {
+    /// One entry per network. Nothing is opened for the whole world because nobody said for whom.
+    fn networks<'d>(&self, desk: &'d Desk) -> Result<Vec<&'d Client>, Refusal> {
+        let clients = desk.clients(&self.client);
+        if clients.is_empty() {
+            return Err(cannot(format!("no client {}", self.client)));
+        }
+        if clients.iter().any(|client| client.assumed) {
+            return Err(Refusal::Needs(vec!["--from CIDR".into()]));
+        }
+        Ok(clients)
+    }
+
+    fn ways<'d>(&self, desk: &'d Desk) -> Result<Vec<Way<'d>>, Refusal> {
+        let way = |client: &'d Client| {
+            let to = client.to.known().and_then(Option::as_deref).and_then(|to| to.parse().ok());
+            let port = client.port.known().and_then(|port| u16::try_from(*port).ok());
+            let interface = client.interface.known().and_then(Option::as_deref);
+            match (to, port, interface) {
+                (Some(to), Some(port), Some(interface)) => Ok(Way { client, to, port, interface }),
+                _ => Err(cannot(format!("the way of {} to this host is not known", client.from))),
+            }
+        };
+        self.networks(desk)?.into_iter().map(way).collect()
+    }
 }
 
 /// Parameters of the actions on one line of a file.

@@ -71,6 +71,8 @@ pub fn whole_way(fault: &Fault, suite: &'static str, line: &mut Line) -> Result<
     let packages: Vec<&str> = fault.known.needs_package.iter().flat_map(|names| names.split_whitespace()).collect();
     let mut host = Host::boot_with(suite, &packages)?;
     host.install()?;
+    host.net.resolve_names()?;
+    host.must(&format!("echo nameserver {} > /etc/resolv.conf", host.net.client()))?;
     host.run_script(&fault.script)?;
     if fault.known.reboot_after_inject {
         host.reboot(Until::Settled)?;
@@ -215,7 +217,11 @@ fn running_state(host: &Host) -> Result<BTreeMap<String, String>> {
         *active = "not running".into();
     }
     if let Some(listening) = state.get_mut("listening") {
-        let passing = |line: &&str| line.ends_with(":25672") || line.ends_with(":4369");
+        // Nodes of rabbitmqctl listen on any port above.
+        let passing = |line: &&str| {
+            let port = line.rsplit(':').next().and_then(|port| port.trim().parse::<u32>().ok());
+            port.is_some_and(|port| port == 4369 || port == 25672 || port >= 32768)
+        };
         *listening = listening.lines().filter(|line| !passing(line)).collect::<Vec<_>>().join("\n");
     }
     Ok(state)

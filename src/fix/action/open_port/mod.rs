@@ -4,11 +4,13 @@
 //! Several rules may refuse one after the other. Each is passed in turn, by the means of its own owner, on a copy of the model;
 //! the plan stands only if the copy then lets the connection in and treats nothing else differently.
 
+pub mod ban;
 pub mod close;
 mod firewalld;
 mod iptables;
 mod nft_conf;
 mod nftables;
+pub mod redirect;
 mod ufw;
 
 #[cfg(test)]

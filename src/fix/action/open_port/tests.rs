@@ -236,3 +236,22 @@ fn several_tables_are_passed_in_turn() {
     assert_eq!(open.deeds.len(), 2);
     assert_eq!(open.trial.len(), 2);
 }
+
+#[test]
+fn a_ban_is_lifted_by_its_own_rule() {
+    let rules = "-A INPUT -p tcp -m multiport --dports 5671,5672 -j f2b-rabbitmq\n-A f2b-rabbitmq -s 10.0.0.8/32 -j DROP\n\
+                 -A f2b-rabbitmq -s 10.0.0.9/32 -j REJECT --reject-with icmp-port-unreachable\n-A f2b-rabbitmq -j RETURN\n";
+    let save = saved(rules).replace(":OUTPUT", ":f2b-rabbitmq - [0:0]\n:OUTPUT");
+    let save = iptables_save::parse(&save).unwrap();
+    let fw = firewall(crate::facts::firewall::iptables_tables(&save, Engine::IptablesLegacy, false), "none");
+    let to = "10.0.0.2".parse().unwrap();
+    let lifted = |running| ban::plan_lift_ban(&fw, "10.0.0.9", to, 5672, "eth0", running).unwrap();
+    let [Deed::Command { run, undo }] = &lifted(false).deeds[..] else { panic!() };
+    let words = "-s 10.0.0.9/32 -j REJECT --reject-with icmp-port-unreachable";
+    assert_eq!(run.join(" "), format!("iptables-legacy -w 5 -t filter -D f2b-rabbitmq {words}"));
+    assert_eq!(undo.join(" "), format!("iptables-legacy -w 5 -t filter -I f2b-rabbitmq 2 {words}"));
+    let [Deed::Command { run, undo }] = &lifted(true).deeds[..] else { panic!() };
+    assert_eq!((run[4].as_str(), undo[4].as_str()), ("10.0.0.9", "10.0.0.9"));
+    assert_eq!((run[3].as_str(), undo[3].as_str()), ("unbanip", "banip"));
+    assert!(ban::plan_lift_ban(&fw, "10.0.0.7", to, 5672, "eth0", false).is_err(), "nobody bans it");
+}
