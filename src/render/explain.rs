@@ -3,6 +3,7 @@
 use super::term::{Term, Tone, wrap};
 use super::text::{stage_name, symptom};
 use crate::rules::{Explanation, RuleSet, Severity, Tier};
+use std::collections::BTreeSet;
 use unicode_width::UnicodeWidthStr;
 
 /// All rules, by area.
@@ -55,12 +56,29 @@ pub fn rule(rule: &Explanation, rules: &RuleSet, term: &Term) -> String {
     if !because.is_empty() {
         field(&mut out, "Because", &because.join(", "), term);
     }
+    field(&mut out, "Seen", &seen(rule), term);
     field(&mut out, "Waive", &format!("[[waiver]] rule = \"{}\" reason = \"...\" in policy.toml", rule.name), term);
     for reference in &rule.references {
         field(&mut out, "More", reference, term);
     }
     out
 }
+
+/// On which real hosts it fired; the faults' names, each once.
+fn seen(rule: &Explanation) -> String {
+    let faults: BTreeSet<&str> = rule.fired.iter().map(|on| on.split(' ').next().unwrap_or(on)).collect();
+    let names: Vec<&str> = faults.iter().copied().take(NAMED).collect();
+    let more = faults.len().saturating_sub(NAMED);
+    match (rule.preview, names.is_empty(), more) {
+        (true, ..) => "preview: not yet on a real host, so never an error".to_owned(),
+        (false, true, _) => "a rule of this site".to_owned(),
+        (false, false, 0) => format!("on real hosts with {}", names.join(", ")),
+        (false, false, more) => format!("on real hosts with {} and {more} more faults", names.join(", ")),
+    }
+}
+
+/// Faults that are named.
+const NAMED: usize = 6;
 
 fn label_of(condition: &str) -> &'static str {
     match condition {

@@ -67,13 +67,35 @@ static FILES: Dir = include_dir!("$CARGO_MANIFEST_DIR/rules");
 /// when they are first judged.
 pub fn builtin() -> Result<RuleSet, LoadError> {
     let mut set = RuleSet::default();
+    let mut index = index()?;
     for (area, file) in FILES.dirs().flat_map(|area| area.files().map(move |file| (area, file))) {
         let path = file.path().display().to_string();
         let text = file.contents_utf8().ok_or_else(|| LoadError::at(&path, 1, 1, "not UTF-8"))?;
         let area = area.path().display().to_string();
-        set.add(parse(&path, &area, without_tests(text))?, &path)?;
+        let mut rule = parse(&path, &area, without_tests(text))?;
+        rule.account(index.remove(rule.name.as_str()));
+        set.add(rule, &path)?;
     }
-    Ok(set)
+    match index.keys().next() {
+        Some(gone) => Err(LoadError::at(INDEX, 1, 1, format!("there is no rule `{gone}`"))),
+        None => Ok(set),
+    }
+}
+
+/// Written by tests/lab/faults: on which faults of real hosts each rule fired.
+const INDEX: &str = "fired.toml";
+
+/// One line per rule. It is read at every start, so it is taken apart no further than needed.
+fn index() -> Result<BTreeMap<&'static str, &'static str>, LoadError> {
+    let text = FILES.get_file(INDEX).and_then(|file| file.contents_utf8()).unwrap_or_default();
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let entry = |(nth, line): (usize, &'static str)| {
+        let (rule, fired) = line
+            .split_once(" = \"")
+            .ok_or_else(|| LoadError::at(INDEX, u32::try_from(nth).unwrap_or(0) + 1, 1, "not `RULE = \"FAULTS\"`"))?;
+        Ok((rule, fired.trim_end_matches('"')))
+    };
+    lines.map(entry).collect()
 }
 
 /// A rule of this site: `file` is its path, for messages and for its name. It is checked against the schema of facts. That nobody
@@ -136,6 +158,8 @@ pub(super) fn parse(file: &str, area: &str, text: &str) -> Result<Rule, LoadErro
         at: table.expr("at")?,
         evidence: table.expr("evidence")?,
         subject: table.template("subject")?,
+        fired: "",
+        preview: false,
         fixes: table.tables("fix")?.iter().map(fix).collect::<Result<_, _>>()?,
         #[cfg(test)]
         tests: table.tables("test")?.iter().map(rule_test).collect::<Result<_, _>>()?,

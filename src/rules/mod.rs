@@ -116,10 +116,26 @@ pub struct Rule {
     at: Option<Expr>,
     evidence: Option<Expr>,
     subject: Option<Template>,
+    /// The faults of real hosts on which it fired, as in the index; empty: none, or a rule of this site.
+    fired: &'static str,
+    /// Built in, and never seen to fire on a real host: its failure is no error yet.
+    pub preview: bool,
     /// The first whose condition holds is asked for.
     fixes: Vec<Fix>,
     #[cfg(test)]
     tests: Vec<load::RuleTest>,
+}
+
+impl Rule {
+    /// Takes down on what it fired. A rule that never did is no error, whatever its file says: nobody has seen it be right.
+    fn account(&mut self, fired: Option<&'static str>) {
+        self.preview = fired.is_none();
+        self.fired = fired.unwrap_or_default();
+        if self.preview {
+            self.severity = self.severity.max(Severity::Warning);
+            self.severity_when.iter_mut().for_each(|(_, severity)| *severity = (*severity).max(Severity::Warning));
+        }
+    }
 }
 
 /// A repair as a rule file describes it.
@@ -178,6 +194,10 @@ pub struct Explanation {
     pub fixes: Vec<FixExplanation>,
     /// Rules whose failure is a consequence.
     pub explains: Vec<String>,
+    /// The faults of real hosts on which it fired, as `FAULT (SUITE …)`.
+    pub fired: Vec<String>,
+    /// Never seen to fire on a real host: no error yet.
+    pub preview: bool,
     pub references: Vec<String>,
 }
 
@@ -218,6 +238,8 @@ pub fn explain(rule: &Rule) -> Explanation {
             })
             .collect(),
         explains: rule.explains.clone(),
+        fired: rule.fired.split(", ").filter(|fault| !fault.is_empty()).map(str::to_owned).collect(),
+        preview: rule.preview,
         references: rule.references.clone(),
     }
 }

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use toml_edit::{Array, DocumentMut, value};
 
 use super::way::Line;
 
@@ -74,22 +73,36 @@ fn shares(suite: &str, lines: &[Line]) -> String {
     )
 }
 
+/// The head of the index.
+const HEAD: &str = "# On which faults of real hosts each rule fired, by suite. Written by `tests/lab/faults --index`; a rule that is not here is a preview.\n";
+
 /// Adds to the index on what each rule fired.
 pub fn write_index(lines: &[Line]) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(INDEX);
-    let mut index: DocumentMut = fs::read_to_string(&path).unwrap_or_default().parse().context(INDEX)?;
-    let mut fired: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (rule, faults) in index.iter() {
-        let known = faults.as_array().into_iter().flatten().filter_map(|fault| fault.as_str().map(str::to_owned));
-        fired.entry(rule.to_owned()).or_default().extend(known);
-    }
+    let mut index = read_index(&fs::read_to_string(&path).unwrap_or_default())?;
     for line in lines {
         for rule in &line.fired {
-            fired.entry(rule.clone()).or_default().insert(format!("{} on {}", line.id, line.suite));
+            index.entry(rule.clone()).or_default().entry(line.id.clone()).or_default().insert(line.suite.clone());
         }
     }
-    for (rule, faults) in fired {
-        index[&rule] = value(faults.into_iter().collect::<Array>());
-    }
-    fs::write(&path, index.to_string()).with_context(|| path.display().to_string())
+    let entry = |(rule, faults): (&String, &BTreeMap<String, BTreeSet<String>>)| {
+        let fault = |(id, suites): (&String, &BTreeSet<String>)| {
+            format!("{id} ({})", suites.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
+        };
+        format!("{rule} = \"{}\"\n", faults.iter().map(fault).collect::<Vec<_>>().join(", "))
+    };
+    let text: String = index.iter().map(entry).collect();
+    fs::write(&path, format!("{HEAD}{text}")).with_context(|| path.display().to_string())
+}
+
+/// Rule → fault → suites.
+type Index = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+fn read_index(text: &str) -> Result<Index> {
+    let table: BTreeMap<String, String> = toml_edit::de::from_str(text).context(INDEX)?;
+    let fault = |fault: &str| {
+        let (id, suites) = fault.trim_end_matches(')').split_once(" (")?;
+        Some((id.to_owned(), suites.split(' ').map(str::to_owned).collect()))
+    };
+    Ok(table.into_iter().map(|(rule, faults)| (rule, faults.split(", ").filter_map(fault).collect())).collect())
 }
