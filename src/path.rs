@@ -5,6 +5,7 @@
 
 use crate::facts::clients::Client;
 use crate::facts::firewall::Verdict;
+use crate::facts::tls::is_tls;
 use crate::facts::{Fact, Facts};
 use crate::findings::Finding;
 use crate::formats::cidr::Cidr;
@@ -105,8 +106,8 @@ pub fn walk(client: &Client, facts: &Facts, findings: &[Finding]) -> Path {
         (Stage::Firewall, firewall(client)),
         (Stage::Listener, listener(client, findings)),
     ];
-    if client.service == "amqps" || client.service.ends_with("-tls") {
-        judged.push((Stage::Tls, Judged::unknown("TLS is not checked by this version")));
+    if let Some(secured) = tls(client) {
+        judged.push((Stage::Tls, secured));
     }
     let listening = client.listener.known().map(String::as_str) == Some("listening");
     judged.extend([
@@ -149,7 +150,11 @@ fn seen(judged: &[(Stage, Judged)], failing: Stage, sees: &'static str) -> &'sta
 }
 
 fn line(stage: Stage, judged: Judged, findings: &[Finding]) -> StageLine {
-    let of_stage = |f: &&Finding| host_side(f.stage) == stage && f.severity == Severity::Error;
+    // What is wrong with files of TLS stands under `config`: it may keep the broker from starting.
+    let of_stage = |f: &&Finding| {
+        let here = host_side(f.stage) == stage || (stage == Stage::Tls && f.rule.starts_with("tls-"));
+        here && f.severity == Severity::Error
+    };
     let mut rules: Vec<String> = match judged.state {
         StageState::Fail => findings.iter().filter(of_stage).map(|f| f.rule.clone()).collect(),
         _ => Vec::new(),
@@ -242,7 +247,7 @@ fn blocked_by(verdict: &Verdict) -> String {
 
 /// The words of CONTRACT's `sees`.
 fn symptom(text: &str) -> &'static str {
-    ["connected", "refused", "timeout", "reset", "unreachable", "hangs"].into_iter().find(|s| *s == text).unwrap_or("unknown")
+    ["connected", "refused", "timeout", "reset", "unreachable", "tls-error", "hangs"].into_iter().find(|s| *s == text).unwrap_or("unknown")
 }
 
 fn listener(client: &Client, findings: &[Finding]) -> Judged {
@@ -292,9 +297,24 @@ fn met(client: &Client) -> &'static str {
         // Its first bytes are no protocol header, and it closes the connection.
         Fact::Known(Some(outcome)) if outcome == "not-amqp" => "reset",
         Fact::Known(Some(outcome)) => symptom(outcome),
-        _ if client.service == "amqps" => "tls-error",
+        _ if is_tls(&client.service) => "tls-error",
         _ => "unknown",
     }
+}
+
+/// `None`: neither the client nor the port speaks TLS.
+fn tls(client: &Client) -> Option<Judged> {
+    let secure = match &client.tls {
+        Fact::Known(secure) => secure.as_ref()?,
+        Fact::Unknown(why) => return Some(Judged::unknown(why.clone())),
+    };
+    let basis = if secure.proven { Basis::Proven } else { Basis::Computed };
+    Some(match (secure.state.as_str(), client.listener.known().is_none_or(|state| state == "listening")) {
+        ("ok", _) => Judged::ok(basis, secure.detail.clone()),
+        ("fail", _) => Judged::fail(basis, secure.detail.clone(), symptom(&secure.sees)),
+        (_, false) => Judged::not_reached("not reached: nothing to connect to"),
+        _ => Judged::unknown(secure.detail.clone()),
+    })
 }
 
 fn amqp(client: &Client, facts: &Facts, listening: bool) -> Judged {

@@ -4,6 +4,7 @@
 
 use super::firewall::owners::refusal::{self, Refusal};
 use super::firewall::{Firewall, Packet, Verdict};
+use super::tls::{self, Secure};
 use super::{Fact, Facts, arrival, broker, net};
 use crate::formats::cidr::Cidr;
 use crate::host::amqp::{Answer, Login, Probe};
@@ -43,6 +44,8 @@ pub struct Client {
     /// listening | loopback-only | other-address | absent | foreign | other-service (the broker's own listener, for something else) |
     /// suspended | forwarded (to another host or a container)
     pub listener: Fact<String>,
+    /// What TLS makes of it; null: neither the client nor the port speaks it.
+    pub tls: Fact<Option<Secure>>,
     pub user: Option<String>,
     pub vhost: String,
     /// `user` exists on the broker; null: no user given.
@@ -83,7 +86,8 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
     let listener = listener(facts, &intent.service, &End::of(&firewall, &port, &way));
     let node = node(facts);
     let user = intent.user.as_deref();
-    let (login, login_text) = login(host, facts, intent, &port, &way, &listener);
+    let tls = secure(facts, &intent.service, &port, &listener);
+    let (login, login_text) = login(host, facts, intent, &port, &way, &listener, &tls);
     Client {
         name: intent.name.clone(),
         from: from.to_owned(),
@@ -99,6 +103,7 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
         firewall_v6,
         refusal,
         listener,
+        tls,
         user: intent.user.clone(),
         vhost: intent.vhost.clone(),
         user_exists: ask_user(&node, user, |n, u| n.users.as_ref().map(|us| us.iter().any(|x| x.name == u))),
@@ -330,6 +335,16 @@ fn listener(facts: &Facts, service: &str, end: &End) -> Fact<String> {
     }
 }
 
+fn secure(facts: &Facts, service: &str, port: &Fact<i64>, listener: &Fact<String>) -> Fact<Option<Secure>> {
+    match (listener, port) {
+        // Whoever answers in another language has no handshake to be judged.
+        (Fact::Known(state), _) if state == "other-service" || state == "foreign" => Fact::Known(None),
+        _ if !tls::is_tls(service) => Fact::Known(None),
+        (_, Fact::Unknown(why)) => Fact::Unknown(why.clone()),
+        (_, Fact::Known(port)) => Fact::Known(Some(Secure::judge(&facts.tls, service, *port, facts.os.now))),
+    }
+}
+
 /// A real login over the address that the client will use: the broker then sees a peer that is not loopback, as with the client.
 fn login(
     host: &dyn Host,
@@ -338,9 +353,11 @@ fn login(
     port: &Fact<i64>,
     way: &Fact<WayIn>,
     listener: &Fact<String>,
+    tls: &Fact<Option<Secure>>,
 ) -> (Fact<Option<String>>, String) {
     let not_tried = (Fact::Known(None), String::new());
-    if intent.service != "amqp" {
+    let server = tls.known().and_then(|t| t.as_ref()?.server.clone());
+    if intent.service != "amqp" && !(intent.service == "amqps" && server.is_some()) {
         return not_tried;
     }
     let to = way.known().and_then(|w| w.to).zip(port.known().and_then(|p| u16::try_from(*p).ok()));
@@ -348,7 +365,7 @@ fn login(
     match listener.known().map(String::as_str) {
         Some("listening") => {}
         // Not a word about who we are to somebody else: how it takes an AMQP client's first bytes is all that is asked.
-        Some("foreign" | "other-service") => return outcome(host.amqp(&Probe { to, login: None })),
+        Some("foreign" | "other-service") => return outcome(host.amqp(&Probe { to, login: None, tls: None })),
         _ => return not_tried,
     }
     let (Some(user), Some(password_file)) = (&intent.user, &intent.password_file) else { return not_tried };
@@ -359,7 +376,7 @@ fn login(
         return not_tried;
     }
     let login = Login { user: user.clone(), password_file: password_file.clone(), vhost: intent.vhost.clone() };
-    outcome(host.amqp(&Probe { to, login: Some(login) }))
+    outcome(host.amqp(&Probe { to, login: Some(login), tls: server }))
 }
 
 fn outcome(answer: Got<Answer>) -> (Fact<Option<String>>, String) {
@@ -380,6 +397,7 @@ impl Answer {
             Answer::Unreachable { .. } => "unreachable",
             Answer::AuthRefused { .. } => "auth-refused",
             Answer::VhostRefused { .. } => "vhost-refused",
+            Answer::TlsError { .. } => "tls-error",
             Answer::Hangs => "hangs",
             Answer::NotAmqp { .. } => "not-amqp",
         }
@@ -388,7 +406,7 @@ impl Answer {
     /// What the other side said, if it said no.
     pub fn text(&self) -> String {
         match self {
-            Answer::AuthRefused { text } | Answer::VhostRefused { text } => text.clone(),
+            Answer::AuthRefused { text } | Answer::VhostRefused { text } | Answer::TlsError { text } => text.clone(),
             Answer::Unreachable { why } => why.clone(),
             Answer::NotAmqp { first_bytes } => format!("answered {first_bytes}, which is not AMQP 0-9-1"),
             _ => String::new(),

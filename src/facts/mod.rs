@@ -121,6 +121,7 @@ pub mod process;
 pub mod resources;
 pub mod running;
 pub mod sockets;
+pub mod tls;
 pub mod unit;
 
 /// Looks at the host. Whatever goes wrong, a collector's crash included, makes facts unknown and never ends the audit.
@@ -169,6 +170,8 @@ pub fn collect(host: &dyn Host) -> Facts {
             sockets::find_owners(host, &process, sockets, &listeners::ports(&conf.listeners));
         }
         let listeners = guarded(|| listeners::derive(&conf.listeners, &sockets, &node, &net));
+        let around = tls::Around { install: &install, names: &names, net: &net, now: os.now };
+        let tls = guarded(|| tls::collect(host, &around, &conf, &listeners));
         let running = guarded(|| running::collect(host, &process, &sockets, &names, &node, &conf, &install));
         let firewall = joined(firewall);
         let clients = Vec::new();
@@ -191,6 +194,7 @@ pub fn collect(host: &dyn Host) -> Facts {
             files,
             resources,
             listeners,
+            tls,
             clients,
             exposure,
         }
@@ -279,6 +283,7 @@ impl Blank for conf::Conf {
             problems: Fact::blank(why),
             boots: Fact::blank(why),
             listeners: Fact::blank(why),
+            tls: Fact::blank(why),
             loopback_users: Fact::blank(why),
             default_user: Fact::blank(why),
             passed_over: Fact::blank(why),
@@ -334,6 +339,8 @@ pub struct Facts {
     pub resources: resources::Resources,
     /// Derived: what this broker should listen on and whether it does.
     pub listeners: Fact<Vec<listeners::Listener>>,
+    /// Certificates, keys and versions of TLS: files, and handshakes with the listeners that are open.
+    pub tls: tls::Tls,
     /// Derived: one entry per client that must connect.
     pub clients: Vec<clients::Client>,
     /// Derived: from where the broker's ports can be reached.

@@ -523,7 +523,7 @@ impl<'a> Engine<'a> {
             let login = Login { user: user.clone(), password_file: password_file.clone(), vhost };
             // Anything but a refusal of the login itself (no listener yet, no answer) is not about the user.
             if let Ok(Answer::AuthRefused { text } | Answer::VhostRefused { text }) =
-                self.auditor.login(&Probe { to, login: Some(login) })
+                self.auditor.login(&Probe { to, login: Some(login), tls: None })
             {
                 problems.push(format!("user {user} cannot log in at {to}: {text}"));
             }

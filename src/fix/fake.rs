@@ -500,6 +500,7 @@ pub fn facts(machine: &Machine) -> Facts {
             advanced: unknown(),
             problems: unknown(),
             boots: Fact::Known(!text.lines().any(|line| line.starts_with("heartbeatt"))),
+            tls: unknown(),
             listeners: unknown(),
             loopback_users: unknown(),
             default_user: unknown(),
@@ -526,6 +527,7 @@ pub fn facts(machine: &Machine) -> Facts {
             broker_rss: unknown(),
         },
         listeners: unknown(),
+        tls: tls::Tls::blank("not looked at"),
         clients: Vec::new(),
         exposure: Fact::Known(Vec::new()),
     }

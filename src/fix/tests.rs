@@ -454,6 +454,7 @@ fn a_port_is_not_opened_for_nobody_in_particular() {
         firewall_v6: Fact::Known(None),
         refusal: Fact::Known(None),
         listener: unknown(),
+        tls: Fact::Known(None),
         user: None,
         vhost: "/".into(),
         user_exists: Fact::Known(None),

@@ -1,6 +1,6 @@
 //! A real AMQP 0-9-1 client of a few frames: the only way to know that a login works.
 
-use super::{Got, Miss, live};
+use super::{Got, Miss, live, tls};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,6 +13,9 @@ pub struct Probe {
     pub to: SocketAddr,
     /// `None`: stop after the server's `connection.start` (no log line on the broker beyond a closed connection).
     pub login: Option<Login>,
+    /// Over TLS, and only with the server that holds this certificate (SHA-256, hexadecimal digits) and its key: a password is told to
+    /// nobody else.
+    pub tls: Option<String>,
 }
 
 /// Credentials and vhost; the password is read from a file at the moment of use and never kept.
@@ -44,6 +47,10 @@ pub enum Answer {
     },
     /// 530, 541 or another close after tune-ok.
     VhostRefused {
+        text: String,
+    },
+    /// No secure connection came about.
+    TlsError {
         text: String,
     },
     /// TCP accepted, then silence.
@@ -83,7 +90,14 @@ pub fn ask(probe: &Probe) -> Got<Answer> {
         Ok(stream) => stream,
         Err(e) => return Ok(not_connected(&e)),
     };
-    let mut peer = Peer { stream, deadline: Instant::now() };
+    let wire: Box<dyn Wire> = match &probe.tls {
+        None => Box::new(stream),
+        Some(certificate) => match tls::secure(stream, probe.to, certificate) {
+            Ok(secured) => Box::new(secured),
+            Err(handshake) => return Ok(not_secured(handshake)),
+        },
+    };
+    let mut peer = Peer { stream: wire, deadline: Instant::now() };
     let talked = match (&probe.login, password) {
         (Some(login), Some(password)) => peer.log_in(login, &password),
         // Just hung up: `close` is not allowed before the login, and the broker would log it as a protocol error.
@@ -161,8 +175,39 @@ impl Start {
     }
 }
 
+/// What the conversation goes over.
+trait Wire: Read + Write {
+    /// How long the next read or write may take.
+    fn allow(&mut self, time: Duration);
+}
+
+impl Wire for TcpStream {
+    fn allow(&mut self, time: Duration) {
+        let _ = self.set_nodelay(true);
+        let _ = self.set_write_timeout(Some(time));
+        let _ = self.set_read_timeout(Some(time));
+    }
+}
+
+impl Wire for tls::Secured {
+    fn allow(&mut self, time: Duration) {
+        self.sock.allow(time);
+    }
+}
+
+fn not_secured(handshake: tls::Handshake) -> Answer {
+    match handshake.end {
+        tls::End::Alert { name } => Answer::TlsError { text: format!("alert {name}") },
+        tls::End::Refused { why } => Answer::TlsError { text: why },
+        tls::End::NotTls => Answer::TlsError { text: "what answers does not speak TLS".to_owned() },
+        tls::End::Silent => Answer::Hangs,
+        tls::End::NoConnection { why } => Answer::Unreachable { why },
+        tls::End::Established | tls::End::Reset => Answer::Reset,
+    }
+}
+
 struct Peer {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     /// When the answer that is being waited for must be there whole.
     deadline: Instant,
 }
@@ -204,10 +249,9 @@ impl Peer {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
-        let _ = self.stream.set_nodelay(true);
-        let _ = self.stream.set_write_timeout(Some(REPLY));
+        self.stream.allow(REPLY);
         // A server that refuses at once may have answered before it closed: the answer is read before the error counts.
-        match self.stream.write_all(bytes) {
+        match self.stream.write_all(bytes).and_then(|()| self.stream.flush()) {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(End::Silent),
             _ => Ok(()),
         }
@@ -267,7 +311,7 @@ impl Peer {
             if left.is_zero() {
                 return Err(late(filled, buffer));
             }
-            let _ = self.stream.set_read_timeout(Some(left));
+            self.stream.allow(left);
             match self.stream.read(&mut buffer[filled..]) {
                 Ok(0) if filled == 0 => return Err(End::Gone(point)),
                 Ok(0) => return Ok(filled),
@@ -447,14 +491,14 @@ mod tests {
     }
 
     fn greet(script: Vec<Vec<u8>>) -> Answer {
-        ask(&Probe { to: server(script), login: None }).unwrap()
+        ask(&Probe { to: server(script), login: None, tls: None }).unwrap()
     }
 
     fn log_in(name: &str, script: Vec<Vec<u8>>) -> Answer {
         let file = std::env::temp_dir().join(format!("rmq-audit-amqp-{name}-{}", std::process::id()));
         std::fs::write(&file, "pa ss\nsecond line\n").unwrap();
         let login = Login { user: "u".to_owned(), password_file: file.clone(), vhost: "/".to_owned() };
-        let answer = ask(&Probe { to: server(script), login: Some(login) });
+        let answer = ask(&Probe { to: server(script), login: Some(login), tls: None });
         std::fs::remove_file(file).unwrap();
         answer.unwrap()
     }
@@ -521,7 +565,7 @@ mod tests {
     #[test]
     fn a_closed_port_refuses_and_a_closed_connection_is_a_reset() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(ask(&Probe { to: free, login: None }), Ok(Answer::Refused));
+        assert_eq!(ask(&Probe { to: free, login: None, tls: None }), Ok(Answer::Refused));
         assert_eq!(greet(vec![]), Answer::Reset);
     }
 
@@ -530,7 +574,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
         let start = Instant::now();
-        assert_eq!(ask(&Probe { to, login: None }), Ok(Answer::Hangs));
+        assert_eq!(ask(&Probe { to, login: None, tls: None }), Ok(Answer::Hangs));
         assert!(start.elapsed() < REPLY * 2);
     }
 
@@ -538,6 +582,6 @@ mod tests {
     fn a_missing_password_file_is_said_before_anything_is_sent() {
         let login = Login { user: "u".to_owned(), password_file: "/no/such".into(), vhost: "/".to_owned() };
         let to = "127.0.0.1:9".parse().unwrap();
-        assert!(ask(&Probe { to, login: Some(login) }).is_err_and(|m| m.is_absent()));
+        assert!(ask(&Probe { to, login: Some(login), tls: None }).is_err_and(|m| m.is_absent()));
     }
 }

@@ -10,19 +10,20 @@
 //! | `reads.json` | why a file could not be read, by path |
 //! | `stats.json`, `lstats.json`, `lists.json`, `links.json`, `space.json` | answers by path |
 //! | `netlink/nf_tables.nl`, `netlink/ip_sets.nl`, `netlink/routing.nl` | the kernel's dumps as they came (`dumps.json`: why there is none) |
-//! | `addresses.json`, `sockets.json`, `commands.json`, `scratch.json`, `calls.json`, `amqp.json` | the other answers |
+//! | `addresses.json`, `sockets.json`, `commands.json`, `scratch.json`, `calls.json`, `amqp.json`, `tls.json`, `pem.json` | the other answers |
 //!
 //! An answer is `{"Ok": …}` or `{"Err": …}` with a [`Miss`]. Secrets are struck out when recorded (see [`super::secrets`]): a capture
 //! can be shown to others. What was not recorded is unknown on replay, never absent.
 
 use super::{
     Command, Got, Host, Identity, InterfaceAddress, ListeningSocket, Load, Loaded, Meta, Miss, Output, Space, Tail, amqp, dist,
-    rpc, secrets,
+    pem, rpc, secrets, tls,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -58,6 +59,8 @@ struct Answers {
     scratch: BTreeMap<String, Got<Loaded>>,
     calls: BTreeMap<String, Got<StoredTerm>>,
     amqp: BTreeMap<String, Got<amqp::Answer>>,
+    tls: BTreeMap<String, Got<tls::Handshake>>,
+    pem: BTreeMap<String, Got<pem::Pem>>,
     /// Dumps that could not be had; the others are in `netlink/`.
     dumps: BTreeMap<String, Miss>,
 }
@@ -67,7 +70,7 @@ impl Answers {
         let paths = self.reads.len() + self.tails.len() + self.stats.len() + self.lstats.len() + self.lists.len();
         let more =
             self.links.len() + self.space.len() + usize::from(self.addresses.is_some()) + usize::from(self.sockets.is_some());
-        paths + more + self.commands.len() + self.scratch.len() + self.calls.len() + self.amqp.len() + self.dumps.len()
+        paths + more + self.commands.len() + self.scratch.len() + self.calls.len() + self.amqp.len() + self.tls.len() + self.pem.len() + self.dumps.len()
     }
 }
 
@@ -242,7 +245,8 @@ fn strike_loaded(loaded: Loaded) -> Got<Loaded> {
 
 fn probe_key(probe: &amqp::Probe) -> String {
     let login = probe.login.as_ref().map_or(String::new(), |l| format!(" user {} vhost {}", l.user, l.vhost));
-    format!("{}{login}", probe.to)
+    let tls = if probe.tls.is_some() { " tls" } else { "" };
+    format!("{}{tls}{login}", probe.to)
 }
 
 impl Host for Recorder<'_> {
@@ -347,6 +351,19 @@ impl Host for Recorder<'_> {
         let got = self.inner.call(node, call);
         let kept = got.clone().and_then(|term| StoredTerm::of(&strike_answer(call, term)?));
         self.store().answers.calls.insert(format!("{call:?}"), kept);
+        got
+    }
+
+    fn pem(&self, path: &Path) -> Got<pem::Pem> {
+        // Not by way of `read`: the bytes of a key are never kept.
+        let got = self.inner.pem(path);
+        self.store().answers.pem.insert(key(path), got.clone());
+        got
+    }
+
+    fn tls(&self, to: SocketAddr) -> Got<tls::Handshake> {
+        let got = self.inner.tls(to);
+        self.store().answers.tls.insert(to.to_string(), got.clone());
         got
     }
 
@@ -534,6 +551,14 @@ impl Host for Replay {
 
     fn call(&self, _: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term> {
         find(&self.answers.calls, &format!("{call:?}"))?.term()
+    }
+
+    fn pem(&self, path: &Path) -> Got<pem::Pem> {
+        find(&self.answers.pem, &key(path))
+    }
+
+    fn tls(&self, to: SocketAddr) -> Got<tls::Handshake> {
+        find(&self.answers.tls, &to.to_string())
     }
 
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {

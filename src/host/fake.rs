@@ -10,8 +10,10 @@
 //! ```
 //! What was not given is absent; parent directories come into being with what they hold (root:root 0755).
 
+use super::tls::Handshake;
 use super::{Command, Got, Host, Identity, InterfaceAddress, Kind, Load, Loaded, Meta, Miss, Output, Space, Tail, amqp, rpc};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
 /// What stands at a path.
@@ -42,6 +44,7 @@ pub struct Fake {
     scratches: BTreeMap<Vec<Load>, Got<Loaded>>,
     calls: BTreeMap<rpc::Call, Got<eetf::Term>>,
     probes: BTreeMap<amqp::Probe, Got<amqp::Answer>>,
+    handshakes: BTreeMap<SocketAddr, Handshake>,
     addresses: Got<Vec<InterfaceAddress>>,
     spaces: BTreeMap<PathBuf, Got<Space>>,
     nf_tables: Got<Vec<u8>>,
@@ -60,6 +63,7 @@ impl Fake {
             scratches: BTreeMap::new(),
             calls: BTreeMap::new(),
             probes: BTreeMap::new(),
+            handshakes: BTreeMap::new(),
             addresses: Ok(Vec::new()),
             spaces: BTreeMap::new(),
             nf_tables: Err(Miss::Absent { what: "nf_tables".to_owned() }),
@@ -149,6 +153,12 @@ impl Fake {
     /// Space of the file system that is mounted at `path`.
     pub fn space(mut self, path: impl AsRef<Path>, total: u64, available: u64) -> Self {
         self.spaces.insert(path.as_ref().to_owned(), Ok(Space { total, available }));
+        self
+    }
+
+    /// What a TLS listener answers.
+    pub fn handshake(mut self, to: SocketAddr, handshake: Handshake) -> Self {
+        self.handshakes.insert(to, handshake);
         self
     }
 
@@ -298,6 +308,11 @@ impl Host for Fake {
     fn call(&self, _: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term> {
         let missing = || Err(Miss::Unavailable { what: format!("{call:?}"), why: "the test gave no answer".to_owned() });
         self.calls.get(call).cloned().unwrap_or_else(missing)
+    }
+
+    fn tls(&self, to: SocketAddr) -> Got<Handshake> {
+        let missing = || Err(Miss::Unavailable { what: to.to_string(), why: "the test gave no answer".to_owned() });
+        self.handshakes.get(&to).cloned().map_or_else(missing, Ok)
     }
 
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {

@@ -3,7 +3,7 @@
 use super::walk::Stray;
 use super::{
     COMMAND_TIMEOUT, Command, Connection, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, Load, Loaded, Meta, Miss,
-    Output, Space, Tail, amqp, diag, dist, dumps, exec, rpc, scratch, walk,
+    Output, Space, Tail, amqp, diag, dist, dumps, exec, rpc, scratch, tls, walk,
 };
 use crate::formats::cidr::Cidr;
 use nix::fcntl::OFlag;
@@ -12,7 +12,7 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -147,6 +147,10 @@ impl Host for Live {
 
     fn call(&self, node: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term> {
         self.dialer.call(node, call)
+    }
+
+    fn tls(&self, to: SocketAddr) -> Got<tls::Handshake> {
+        Ok(tls::shake_hands(to))
     }
 
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {

@@ -16,12 +16,14 @@ mod exec;
 pub mod live;
 mod netlink;
 pub mod overlay;
+pub mod pem;
 pub mod replica;
 pub mod rpc;
 pub mod scratch;
 pub mod secrets;
 pub mod staged;
 pub mod terminal;
+pub mod tls;
 pub mod tree;
 mod walk;
 pub mod write;
@@ -165,13 +167,13 @@ mod serde_got_texts {
 }
 
 /// Bytes as hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |half: u8| char::from(DIGITS[usize::from(half & 15)]);
     bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     text.as_bytes().chunks(2).map(byte).collect()
 }
@@ -384,7 +386,15 @@ pub trait Host: Sync {
     }
     /// Calls one function of the closed list [`rpc::Call`] on the running broker over the Erlang distribution protocol.
     fn call(&self, node: &rpc::Target, call: &rpc::Call) -> Got<eetf::Term>;
-    /// Connects to a listener of this host and speaks AMQP as far as asked: the only active probe of an audit.
+    /// What a file of certificates or a key holds; of a private key only its public half leaves the reader.
+    fn pem(&self, path: &Path) -> Got<pem::Pem> {
+        self.read(path, pem::MAX).map(|bytes| pem::Pem::of(&bytes))
+    }
+    /// Shakes hands with a TLS listener of this host, and hangs up.
+    fn tls(&self, to: SocketAddr) -> Got<tls::Handshake> {
+        Err(Miss::Unavailable { what: to.to_string(), why: "no connections can be made here".to_owned() })
+    }
+    /// Connects to a listener of this host and speaks AMQP as far as asked.
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer>;
 }
 

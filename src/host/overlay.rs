@@ -2,9 +2,10 @@
 
 use super::{
     Command, Got, Host, Identity, InterfaceAddress, Kind, ListeningSocket, Load, Loaded, MAX_FILE, Meta, Miss, Space, Tail, amqp,
-    rpc,
+    pem, rpc, tls,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// `base` with files put over it. A replaced file keeps the owner and mode it has; a new one is root's, 0644. Paths are compared
@@ -114,6 +115,17 @@ impl Host for Overlay<'_> {
 
     fn addresses(&self) -> Got<Vec<InterfaceAddress>> {
         self.base.addresses()
+    }
+
+    fn pem(&self, path: &Path) -> Got<pem::Pem> {
+        match self.over(path) {
+            None => self.base.pem(path),
+            Some(bytes) => bytes.map(|bytes| pem::Pem::of(bytes)),
+        }
+    }
+
+    fn tls(&self, to: SocketAddr) -> Got<tls::Handshake> {
+        self.base.tls(to)
     }
 
     fn run(&self, command: &Command) -> Got<super::Output> {

@@ -9,7 +9,8 @@ use crate::formats::schema::laws::{Complaint, Law, Values};
 use crate::formats::schema::validators::{HostCheck, Validity};
 use crate::formats::schema::value::{Datatype, Reading, Typed, is_ip};
 use crate::formats::schema::{Found, Mapping, Schema, distance, words};
-use crate::host::{Host, Kind, MAX_CONF, MAX_FILE, read_text};
+use crate::host::pem::Form;
+use crate::host::{Host, Kind, MAX_CONF, read_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -384,11 +385,8 @@ impl<'a> Run<'a> {
     }
 
     fn without_pem(&mut self, line: &Line, path: &Path) -> Option<String> {
-        match self.context.host.read(path, MAX_FILE) {
-            Ok(bytes) => {
-                let pem = bytes.windows(11).any(|w| w == b"-----BEGIN ");
-                (!pem).then(|| format!("{} holds no PEM-encoded certificate or key", path.display()))
-            }
+        match self.context.host.pem(path) {
+            Ok(pem) => (pem.form != Form::Pem).then(|| format!("{} holds no PEM-encoded certificate or key", path.display())),
             Err(miss) => {
                 self.out.undecided.push(format!("{}: {miss}", line.entry.key));
                 None

@@ -11,6 +11,7 @@ pub mod passed_over;
 pub mod schemas;
 pub mod secrets;
 mod settings;
+pub mod tls;
 mod traps;
 pub mod units;
 
@@ -49,6 +50,8 @@ pub struct Conf {
     /// Listeners of the core and of all plugins that are started, as the broker will open them, from all sources (conf, conf.d,
     /// advanced, environment, default).
     pub listeners: Fact<Vec<WantedListener>>,
+    /// Settings of TLS, by block.
+    pub tls: Fact<Vec<tls::TlsSettings>>,
     /// Effective loopback_users; the default is ["guest"].
     pub loopback_users: Fact<LoopbackUsers>,
     /// default_user of the files, if set.
@@ -240,6 +243,7 @@ impl Conf {
             problems: Fact::Unknown(why()),
             boots: Fact::Unknown(why()),
             listeners: Fact::Unknown(why()),
+            tls: Fact::Unknown(why()),
             loopback_users: Fact::Unknown(why()),
             default_user: Fact::Unknown(why()),
             passed_over: Fact::Unknown(why()),
@@ -296,6 +300,7 @@ impl Collector<'_> {
         undecided.extend(advanced.why().map(str::to_owned));
         self.plugins_problem(&mut problems, &mut undecided);
         self.traps(&settings, &advanced, &mut problems);
+        let tls = tls_blocks(&settings, &advanced);
         let (listeners, loopback_users, default_user) = self.derived(&settings, &advanced, &mut problems, &mut undecided);
         let order: Vec<&str> = found.iter().map(|f| f.path.as_str()).collect();
         problems.sort_by_key(|p| (order.iter().position(|f| *f == p.at.file).unwrap_or(order.len()), p.at.line, p.at.column));
@@ -312,6 +317,7 @@ impl Collector<'_> {
             advanced: advanced.map(|a| traps::keys_of(&a)),
             problems: Fact::Known(problems),
             boots,
+            tls: tls.map(|blocks| tls::used_by(blocks, listeners.known().map(Vec::as_slice).unwrap_or_default())),
             listeners,
             loopback_users,
             default_user,
@@ -396,6 +402,13 @@ impl Collector<'_> {
             ConfFile { has_secret: with_secret.contains(&f.path) || (erlang && erlang_secret), ..f.fact }
         };
         found.into_iter().map(fact).collect()
+    }
+}
+
+fn tls_blocks(settings: &Fact<Settings>, advanced: &Fact<Advanced>) -> Fact<Vec<tls::TlsSettings>> {
+    match (settings, advanced) {
+        (Fact::Known(settings), Fact::Known(advanced)) => Fact::Known(tls::blocks(settings, advanced)),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Fact::Unknown(why.clone()),
     }
 }
 
