@@ -128,7 +128,7 @@ fn cookie(host: &dyn Host, user: &Fact<User>) -> Got<Option<Cookie>> {
 }
 
 /// A variable of the environment that is a path; an unknown value makes the path unknown.
-fn path_var(env: &Env, name: &str) -> Got<Option<PathBuf>> {
+pub(super) fn path_var(env: &Env, name: &str) -> Got<Option<PathBuf>> {
     let vars = env.vars.known().ok_or_else(|| Miss::failed(&env.file, env.vars.why().unwrap_or_default()))?;
     match vars.get(name).map(|v| &v.value) {
         Some(Fact::Known(value)) if !value.is_empty() => Ok(Some(PathBuf::from(value))),
@@ -145,6 +145,14 @@ fn data_dirs(env: &Env, names: &Names) -> Got<Vec<PathBuf>> {
         None => names.node.known().map(|node| base.join(node)),
     };
     Ok([PathBuf::from(HOME), base].into_iter().chain(node).collect())
+}
+
+/// The data directory of the node, which may not be there yet.
+pub(super) fn node_dir(env: &Env, names: &Names) -> Got<PathBuf> {
+    let dirs = data_dirs(env, names)?;
+    let told = path_var(env, "MNESIA_DIR")?.is_some() || names.node.known().is_some();
+    let why = || Miss::failed("the node's name", names.node.why().unwrap_or_default());
+    dirs.last().filter(|_| told).cloned().ok_or_else(why)
 }
 
 /// The directory that holds the node's data, or the nearest one above it that exists.

@@ -44,6 +44,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("comment-env", &["file", "line"], &[]),
     ("unset-env", &["name", "file", "line"], &[]),
     ("open-port", &["client"], &[]),
+    ("let-peers-in", &[], &[]),
     ("close-port", &["port"], &["service", "allow"]),
     ("open-loopback", &[], &[]),
     ("create-user", &[], &["client", "name", "vhost"]),

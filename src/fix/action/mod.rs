@@ -74,6 +74,7 @@ actions! {
     "grant-permission" Broker grant_permission,
     "resume-listeners" Broker resume_listeners,
     "open-port" Firewall let_client_in,
+    "let-peers-in" Firewall let_peers_in,
     "close-port" Firewall close_port,
 }
 
