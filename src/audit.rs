@@ -60,6 +60,7 @@ pub fn audit(host: &dyn Host, intent: &Intent, rules: &RuleSet, selection: &Sele
     });
     facts.clients = facts::clients::derive(host, &facts, intent);
     facts.exposure = facts::exposure::derive(&facts, intent);
+    facts.cluster = facts::cluster::derive(host, &facts, intent);
     let input = Input::new(&facts);
     let judged: Vec<Judged> = rules.rules.values().filter(|r| selection.takes(r)).map(|r| (r, judge(r, &input))).collect();
     let incomplete = !facts.os.offline && judged.iter().any(|(rule, verdict)| matters(rule, verdict));

@@ -139,7 +139,7 @@ fn name_of(beam: &Process, names: &Names) -> String {
 }
 
 /// The argument after a flag.
-fn follows<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
+pub(super) fn follows<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
     let at = args.iter().position(|arg| arg == flag)?;
     args.get(at + 1).map(String::as_str)
 }
@@ -164,7 +164,7 @@ fn reachable_at(socket: &Socket) -> IpAddr {
 
 /// `Err`: the node cannot be talked to at all.
 fn over_rpc(host: &dyn Host, target: Target) -> Got<Node> {
-    let asker = Asker { host, target, begun: Instant::now(), hung: RefCell::new(None) };
+    let asker = Asker::new(host, target);
     let name = asker.ask(&Call::NodeName)?;
     let name = rpc::text(&name).unwrap_or_else(|| asker.target.node.clone());
     let booted = asker.fact(&Call::IsRunning, as_bool);
@@ -177,7 +177,8 @@ fn over_rpc(host: &dyn Host, target: Target) -> Got<Node> {
     Ok(Node { version, otp, booted, ..node })
 }
 
-struct Asker<'a> {
+/// Asks one node, as long as it answers in time.
+pub(super) struct Asker<'a> {
     host: &'a dyn Host,
     target: Target,
     begun: Instant,
@@ -185,7 +186,11 @@ struct Asker<'a> {
     hung: RefCell<Option<Miss>>,
 }
 
-impl Asker<'_> {
+impl<'a> Asker<'a> {
+    pub(super) fn new(host: &'a dyn Host, target: Target) -> Self {
+        Asker { host, target, begun: Instant::now(), hung: RefCell::new(None) }
+    }
+
     fn ask(&self, call: &Call) -> Got<Term> {
         if let Some(miss) = &*self.hung.borrow() {
             return Err(miss.clone());
@@ -200,12 +205,12 @@ impl Asker<'_> {
         got
     }
 
-    fn fact<T>(&self, call: &Call, decode: impl FnOnce(&Term) -> Option<T>) -> Fact<T> {
+    pub(super) fn fact<T>(&self, call: &Call, decode: impl FnOnce(&Term) -> Option<T>) -> Fact<T> {
         decoded(call, self.ask(call), decode)
     }
 
     /// A setting of the `rabbit` application; `decode` gets `None` where it is not set.
-    fn setting<T>(&self, key: EnvKey, decode: impl FnOnce(Option<&Term>) -> Option<T>) -> Fact<T> {
+    pub(super) fn setting<T>(&self, key: EnvKey, decode: impl FnOnce(Option<&Term>) -> Option<T>) -> Fact<T> {
         self.fact(&Call::RabbitEnv(key), |term| match rpc::elements(term) {
             [ok, value] if rpc::name(ok) == Some("ok") => decode(Some(value)),
             _ if rpc::name(term) == Some("undefined") => decode(None),
@@ -294,7 +299,7 @@ fn as_bool(term: &Term) -> Option<bool> {
     }
 }
 
-fn texts(term: &Term) -> Option<Vec<String>> {
+pub(super) fn texts(term: &Term) -> Option<Vec<String>> {
     rpc::items(term)?.iter().map(rpc::text).collect()
 }
 
@@ -659,6 +664,7 @@ mod tests {
             Call::KhepriEnabled => panic!("3.8 is not asked"),
             Call::RunningNodes => list(vec![atom("rabbit@mq1")]),
             Call::ConfigState | Call::MemoryWatermark | Call::Accepts(_) | Call::Differences(_) => panic!("asked elsewhere"),
+            Call::ClusterStatus | Call::FeatureFlags | Call::DeprecatedInUse | Call::Policies => panic!("asked elsewhere"),
         })
     }
 

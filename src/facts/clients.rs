@@ -212,7 +212,7 @@ fn way_in(facts: &Facts, intent: &ClientIntent, from: &str) -> Fact<WayIn> {
 }
 
 /// The interface of the most specific route back to the source; an address of this host is reached over `lo`.
-fn interface_to(addresses: &[net::Address], routes: &[net::Route], source: IpAddr) -> Option<String> {
+pub(super) fn interface_to(addresses: &[net::Address], routes: &[net::Route], source: IpAddr) -> Option<String> {
     if addresses.iter().any(|a| a.address.parse() == Ok(source)) {
         return Some("lo".into());
     }

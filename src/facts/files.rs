@@ -128,7 +128,7 @@ fn cookie(host: &dyn Host, user: &Fact<User>) -> Got<Option<Cookie>> {
 }
 
 /// A variable of the environment that is a path; an unknown value makes the path unknown.
-fn path_var(env: &Env, name: &str) -> Got<Option<PathBuf>> {
+pub(super) fn path_var(env: &Env, name: &str) -> Got<Option<PathBuf>> {
     let vars = env.vars.known().ok_or_else(|| Miss::failed(&env.file, env.vars.why().unwrap_or_default()))?;
     match vars.get(name).map(|v| &v.value) {
         Some(Fact::Known(value)) if !value.is_empty() => Ok(Some(PathBuf::from(value))),
@@ -147,6 +147,14 @@ fn data_dirs(env: &Env, names: &Names) -> Got<Vec<PathBuf>> {
     Ok([PathBuf::from(HOME), base].into_iter().chain(node).collect())
 }
 
+/// The data directory of the node, which may not be there yet.
+pub(super) fn node_dir(env: &Env, names: &Names) -> Got<PathBuf> {
+    let dirs = data_dirs(env, names)?;
+    let told = path_var(env, "MNESIA_DIR")?.is_some() || names.node.known().is_some();
+    let why = || Miss::failed("the node's name", names.node.why().unwrap_or_default());
+    dirs.last().filter(|_| told).cloned().ok_or_else(why)
+}
+
 /// The directory that holds the node's data, or the nearest one above it that exists.
 pub(super) fn data_dir(host: &dyn Host, env: &Env, names: &Names) -> Got<Option<PathBuf>> {
     let innermost = data_dirs(env, names)?.pop().unwrap_or_default();
@@ -163,11 +171,26 @@ fn log_dir(env: &Env) -> Got<PathBuf> {
 }
 
 fn dirs(host: &dyn Host, paths: &[PathBuf], user: &Fact<User>) -> Got<Vec<Dir>> {
+    let node = paths.get(2).and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
     let mut found = Vec::new();
-    for path in paths {
-        found.extend(dir(host, path, "data", user)?);
+    for (level, path) in paths.iter().enumerate() {
+        if let Some(mut dir) = dir(host, path, "data", user)? {
+            dir.foreign_entries.retain(|name| opens(level, name, node.as_deref()));
+            found.push(dir);
+        }
     }
     Ok(found)
+}
+
+/// Whether the broker opens an entry of its home (level 0) or of the directory of all nodes' data (1). A copy that root left beside them is
+/// in nobody's way. In the node's own directory everything counts.
+fn opens(level: usize, name: &str, node: Option<&str>) -> bool {
+    const OF_A_NODE: [&str; 4] = ["", "-feature_flags", "-plugins-expand", ".pid"];
+    match (level, node) {
+        (0, _) => [".erlang.cookie", "mnesia"].contains(&name),
+        (1, Some(node)) => name.strip_prefix(node).is_some_and(|rest| OF_A_NODE.contains(&rest)),
+        _ => true,
+    }
 }
 
 fn dir(host: &dyn Host, path: &Path, purpose: &str, user: &Fact<User>) -> Got<Option<Dir>> {
@@ -271,6 +294,19 @@ mod tests {
         let dirs = files.data_dirs.known().cloned().unwrap();
         let writable: Vec<_> = dirs.iter().map(|d| d.writable_by_broker.clone()).collect();
         assert_eq!(writable, [Fact::Known(true), Fact::Known(false), Fact::Known(false)]);
+    }
+
+    #[test]
+    fn a_copy_that_root_left_is_in_nobodys_way() {
+        let base = "/var/lib/rabbitmq/mnesia";
+        let host = host()
+            .file_with("/var/lib/rabbitmq/definitions.json", "", 0o600, 0, 0)
+            .file_with(format!("{base}/rabbit@mq1-feature_flags"), "", 0o600, 0, 0)
+            .file_with(format!("{base}/rabbit@mq1-feature_flags.good"), "", 0o600, 0, 0)
+            .dir(format!("{base}/rabbit@old"), 0o700, 0, 0);
+        let dirs = look(&host).data_dirs.known().cloned().unwrap();
+        let foreign: Vec<_> = dirs.into_iter().flat_map(|d| d.foreign_entries).collect();
+        assert_eq!(foreign, ["rabbit@mq1-feature_flags"]);
     }
 
     #[test]

@@ -106,6 +106,7 @@ pub struct Where {
 pub mod arrival;
 pub mod broker;
 pub mod clients;
+pub mod cluster;
 pub mod conf;
 pub mod env;
 pub mod exposure;
@@ -118,6 +119,7 @@ pub mod net;
 pub mod os;
 pub mod plugins;
 pub mod process;
+pub mod release;
 pub mod resources;
 pub mod running;
 pub mod sockets;
@@ -136,6 +138,7 @@ pub fn collect(host: &dyn Host) -> Facts {
         let firewall = scope.spawn(|| guarded(|| firewall::collect(host)));
         let net = guarded(|| net::collect(host));
         let install = guarded(|| os::collect_install(host));
+        let release = guarded(|| release::collect(host, &os, &install));
         let process = guarded(|| process::collect(host, &boot_time));
         let mut sockets = guarded(|| sockets::collect(host, &process));
 
@@ -176,9 +179,11 @@ pub fn collect(host: &dyn Host) -> Facts {
         let firewall = joined(firewall);
         let clients = Vec::new();
         let exposure = Fact::blank("not derived yet");
+        let cluster = cluster::Cluster::blank("not derived yet");
         Facts {
             os,
             install,
+            release,
             unit,
             process,
             sockets,
@@ -197,6 +202,7 @@ pub fn collect(host: &dyn Host) -> Facts {
             tls,
             clients,
             exposure,
+            cluster,
         }
     })
 }
@@ -322,6 +328,8 @@ impl Blank for log::Log {
 pub struct Facts {
     pub os: os::Os,
     pub install: Fact<Option<os::Install>>,
+    /// The installed release: support, Erlang, upgrades; null: none is installed.
+    pub release: Fact<Option<release::Release>>,
     pub unit: Fact<Option<unit::Unit>>,
     pub process: process::Processes,
     pub sockets: Fact<Vec<sockets::Socket>>,
@@ -345,4 +353,6 @@ pub struct Facts {
     pub clients: Vec<clients::Client>,
     /// Derived: from where the broker's ports can be reached.
     pub exposure: Fact<Vec<exposure::Exposed>>,
+    /// Derived: the cluster that this node is in, and the ways of its other nodes to this host.
+    pub cluster: cluster::Cluster,
 }

@@ -106,7 +106,7 @@ fn node(hostname: &Fact<String>, env: &Env, processes: &Processes) -> Fact<Strin
 }
 
 /// Addresses in the order of `getent ahosts`, each once.
-fn resolve(host: &dyn Host, name: &str) -> Got<Vec<String>> {
+pub(super) fn resolve(host: &dyn Host, name: &str) -> Got<Vec<String>> {
     let command = Command::Getent { name: name.to_owned() };
     let output = host.run(&command)?;
     if output.code == Some(GETENT_NOT_FOUND) {

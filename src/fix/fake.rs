@@ -466,6 +466,7 @@ pub fn facts(machine: &Machine) -> Facts {
             boot_time: unknown(),
         },
         install: Fact::Known(Some(install)),
+        release: unknown(),
         unit: Fact::Known(Some(unit)),
         process: process::Processes { beam: unknown(), epmd: unknown(), other_brokers: unknown() },
         sockets: unknown(),
@@ -530,5 +531,6 @@ pub fn facts(machine: &Machine) -> Facts {
         tls: tls::Tls::blank("not looked at"),
         clients: Vec::new(),
         exposure: Fact::Known(Vec::new()),
+        cluster: cluster::Cluster::blank("not derived"),
     }
 }

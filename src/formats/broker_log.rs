@@ -129,6 +129,10 @@ static SIGNATURES: &[Signature] = &[
     cause("erlang-too-old", "erlang_version_too_old"),
     cause("tables-timeout", "timeout_waiting_for_tables"),
     cause("tables-timeout", "Timeout contacting cluster nodes"),
+    cause("inconsistent-cluster", "thinks it's clustered with node"),
+    cause("inconsistent-cluster", "inconsistent_cluster"),
+    cause("incompatible-nodes", "incompatible_feature_flags"),
+    cause("flags-file-broken", "feature_flags_file_read_error"),
     // --- refused logins
     refusal("login-refused", "loopback-only", "' can only connect via localhost"),
     refusal("login-refused", "loopback-only", "' - User can only log in via localhost"),
@@ -173,7 +177,9 @@ static SIGNATURES: &[Signature] = &[
     other("cookie-mismatch", "rejected. Invalid challenge reply"),
     other("partition", "running_partitioned_network"),
     other("partition", "Partial partition detected"),
+    other("partition-pause", "Cluster minority/secondary status detected"),
     other("waiting-for-tables", "Waiting for Mnesia tables for"),
+    other("waiting-for-tables", "Waiting for Khepri leader for"),
     other("default-user-seeded", "Will seed default virtual host and user"),
     other("secret-in-log", "Setting credentials obfuscation secret to '"),
 ];

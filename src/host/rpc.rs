@@ -66,6 +66,14 @@ pub enum Call {
     KhepriEnabled,
     /// `rabbit_nodes:list_running/0` (3.11+) or `rabbit_mnesia:cluster_nodes(running)`
     RunningNodes,
+    /// `rabbit_db_cluster:cli_cluster_status/0` (3.13+) or `rabbit_mnesia:status/0`: all nodes, running ones, partitions
+    ClusterStatus,
+    /// `rabbit_ff_extra:cli_info/0`: feature flags with state and stability
+    FeatureFlags,
+    /// `rabbit_depr_ff_extra:cli_info(used)` (`Absent` before 3.13)
+    DeprecatedInUse,
+    /// `rabbit_policy:list/0`; of each policy its name, its vhost and the keys of its definition alone
+    Policies,
     /// `rabbit_amqqueue:count/1`: queues in a vhost, 0 also where there is no such vhost
     CountQueues(String),
     /// `rabbit_prelaunch_conf:get_config_state/0`: the configuration files that the node read when it started
@@ -111,6 +119,7 @@ pub enum EnvKey {
     CollectStatisticsInterval,
     DefaultUser,
     DefaultVhost,
+    ClusterPartitionHandling,
 }
 
 /// Calls that change the broker; used by the fix engine only, journalled before they are made.
@@ -203,6 +212,12 @@ impl Call {
             Call::ConfigFiles => Mfa::new("rabbit", "config_files", []),
             Call::LogLocations => Mfa::new("rabbit", "log_locations", []),
             Call::KhepriEnabled => Mfa::new("rabbit_khepri", "is_enabled", []),
+            Call::ClusterStatus => {
+                return vec![Mfa::new("rabbit_db_cluster", "cli_cluster_status", []), Mfa::new("rabbit_mnesia", "status", [])];
+            }
+            Call::FeatureFlags => Mfa::new("rabbit_ff_extra", "cli_info", []),
+            Call::DeprecatedInUse => Mfa::new("rabbit_depr_ff_extra", "cli_info", [atom("used")]),
+            Call::Policies => Mfa::new("rabbit_policy", "list", []),
             Call::CountQueues(vhost) => Mfa::new("rabbit_amqqueue", "count", [binary(vhost)]),
             Call::ConfigState => Mfa::new(CONFIGURATION, "get_config_state", []),
             Call::MemoryWatermark => Mfa::new("vm_memory_monitor", "get_vm_memory_high_watermark", []),
@@ -222,6 +237,7 @@ impl Call {
     pub fn pare(&self, answer: Term) -> Term {
         match self {
             Call::RanchInfo => pare_listeners(&answer),
+            Call::Policies => pare_policies(&answer),
             _ => answer,
         }
     }
@@ -236,6 +252,17 @@ fn pare_listeners(info: &Term) -> Term {
     let mut listeners = pairs(info);
     listeners.sort_by_key(|(reference, _)| brief(reference));
     List::from(listeners.into_iter().map(listener).collect::<Vec<_>>()).into()
+}
+
+/// Definitions can name anything; of their values nothing is kept.
+fn pare_policies(policies: &Term) -> Term {
+    let one = |policy: &Term| {
+        let kept = ["vhost", "name"].iter().filter_map(|key| Some(tuple([atom(key), field(policy, key)?.clone()])));
+        let keys = field(policy, "definition").map(pairs).unwrap_or_default().into_iter().map(|(key, _)| key);
+        let keys = List::from(keys.collect::<Vec<_>>());
+        List::from(kept.chain([tuple([atom("definition"), keys.into()])]).collect::<Vec<_>>()).into()
+    };
+    List::from(items(policies).unwrap_or_default().iter().map(one).collect::<Vec<Term>>()).into()
 }
 
 impl EnvKey {
@@ -259,6 +286,7 @@ impl EnvKey {
             EnvKey::CollectStatisticsInterval => "collect_statistics_interval",
             EnvKey::DefaultUser => "default_user",
             EnvKey::DefaultVhost => "default_vhost",
+            EnvKey::ClusterPartitionHandling => "cluster_partition_handling",
         }
     }
 }

@@ -48,6 +48,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("open-port", &["client"], &[]),
     ("lift-ban", &["client"], &[]),
     ("keep-destination", &["client"], &[]),
+    ("let-peers-in", &[], &[]),
     ("close-port", &["port"], &["service", "allow"]),
     ("open-loopback", &[], &[]),
     ("create-user", &[], &["client", "name", "vhost"]),

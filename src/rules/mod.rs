@@ -53,6 +53,8 @@ pub enum Stage {
     Vhost,
     Limits,
     Exposure,
+    /// What other nodes need of this one; clients of this node connect all the same.
+    Cluster,
     Hygiene,
 }
 

@@ -82,6 +82,7 @@ actions! {
     "lift-ban" Firewall lift_ban,
     "keep-destination" Firewall keep_destination,
     "open-port" Firewall let_client_in,
+    "let-peers-in" Firewall let_peers_in,
     "close-port" Firewall close_port,
 }
 
