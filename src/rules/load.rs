@@ -46,7 +46,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("comment-env", &["file", "line"], &[]),
     ("unset-env", &["name", "file", "line"], &[]),
     ("open-port", &["client"], &[]),
-    ("close-port", &["port"], &["service", "allow"]),
+    ("close-port", &["port"], &["service", "allow", "only"]),
     ("open-loopback", &[], &[]),
     ("create-user", &[], &["client", "name", "vhost"]),
     ("grant-permission", &["user", "vhost"], &[]),
