@@ -502,9 +502,12 @@ impl Collector<'_> {
     /// What this host is called, by itself.
     fn own_names(&self, own: &[IpAddr]) -> Vec<String> {
         let names = self.around.names;
-        let said = [names.hostname.known().cloned(), names.static_hostname.known().cloned().flatten(), names.node_host.known().cloned()];
+        let said =
+            [names.hostname.known().cloned(), names.static_hostname.known().cloned().flatten(), names.node_host.known().cloned()];
         let hosts = self.host.read(Path::new("/etc/hosts"), host::MAX_FILE).unwrap_or_default();
-        let ours = |a: &IpAddr| own.contains(a) || (a.is_loopback() && *a != IpAddr::V4(Ipv4Addr::LOCALHOST) && *a != IpAddr::V6(Ipv6Addr::LOCALHOST));
+        let ours = |a: &IpAddr| {
+            own.contains(a) || (a.is_loopback() && *a != IpAddr::V4(Ipv4Addr::LOCALHOST) && *a != IpAddr::V6(Ipv6Addr::LOCALHOST))
+        };
         let listed = Hosts::parse(&hosts).entries().into_iter().filter(|e| ours(&e.address)).flat_map(|e| e.names);
         said.into_iter().flatten().chain(listed).filter(|n| n != "localhost").collect()
     }
@@ -554,7 +557,9 @@ impl Collector<'_> {
         let named = settings.versions.as_ref();
         let asked: Vec<&str> = match named {
             Some(named) => named.iter().map(String::as_str).collect(),
-            None => KNOWN.iter().take(4).copied().filter(|v| *v != "tlsv1.3" || release.is_none_or(|r| r >= TLS13_SINCE)).collect(),
+            None => {
+                KNOWN.iter().take(4).copied().filter(|v| *v != "tlsv1.3" || release.is_none_or(|r| r >= TLS13_SINCE)).collect()
+            }
         };
         let works = match otp {
             _ if !settings.ciphers.is_empty() => None,
@@ -692,7 +697,9 @@ fn is_root(der: &[u8]) -> bool {
 /// The only file, or the first of several that hold the same certificates and keys.
 fn one(mut found: impl Iterator<Item = (PathBuf, Pem)>) -> Option<String> {
     let (path, pem) = found.next()?;
-    found.all(|(_, other)| (other.keys == pem.keys) && (other.certificates == pem.certificates)).then(|| path.display().to_string())
+    found
+        .all(|(_, other)| (other.keys == pem.keys) && (other.certificates == pem.certificates))
+        .then(|| path.display().to_string())
 }
 
 fn is_broken(cipher: &str) -> bool {
@@ -797,17 +804,22 @@ impl Shake {
         match self.outcome.as_str() {
             "established" => {}
             "alert" | "reset" if self.needs_client => {}
-            "alert" => return Secure::fails("handshake", "tls-error", true, format!("the handshake ends with the alert {}", self.text)),
+            "alert" => {
+                return Secure::fails("handshake", "tls-error", true, format!("the handshake ends with the alert {}", self.text));
+            }
             "reset" => return Secure::fails("handshake", "reset", true, "the broker closes the connection during the handshake"),
             "silent" => return Secure::fails("handshake", "hangs", true, "the handshake gets no answer"),
             "not-tls" => return Secure::fails("handshake", "tls-error", true, "what answers does not speak TLS"),
             _ => return Secure::of("unknown", false, self.text.clone()),
         }
-        let Some(certificate) = &self.certificate else { return Secure::of("unknown", false, "the certificate could not be read") };
+        let Some(certificate) = &self.certificate else {
+            return Secure::of("unknown", false, "the certificate could not be read");
+        };
         certificate.judge(self.chain.as_ref(), now).unwrap_or_else(|| {
             let version = self.version.as_deref().unwrap_or("TLS");
             let clients = if self.needs_client { "; clients need a certificate" } else { "" };
-            let detail = format!("{version}, certificate of {} until {}{clients}", certificate.names.join(", "), certificate.ends);
+            let detail =
+                format!("{version}, certificate of {} until {}{clients}", certificate.names.join(", "), certificate.ends);
             let server = Some(certificate.sha256.clone()).filter(|_| !self.needs_client);
             Secure { server, ..Secure::of("ok", true, detail) }
         })
@@ -837,16 +849,25 @@ impl Cert {
                 return fails("chain", format!("{missing}, who issued it, is neither sent nor in the broker's cacertfile"));
             }
             Some("no-authority") => {
-                return Some(Secure::of("unknown", false, format!("whether clients know {missing}, who issued it, cannot be told here")));
+                return Some(Secure::of(
+                    "unknown",
+                    false,
+                    format!("whether clients know {missing}, who issued it, cannot be told here"),
+                ));
             }
             _ => {}
         }
         match &self.fits_host {
-            Fact::Known(fits) if fits == "foreign" => fails("name", format!("the certificate is for {} only", self.names.join(", "))),
+            Fact::Known(fits) if fits == "foreign" => {
+                fails("name", format!("the certificate is for {} only", self.names.join(", ")))
+            }
             Fact::Known(fits) if fits == "elsewhere" => Some(Secure::of(
                 "unknown",
                 false,
-                format!("the certificate is for {}, which is not this host: clients have to come by that name", self.names.join(", ")),
+                format!(
+                    "the certificate is for {}, which is not this host: clients have to come by that name",
+                    self.names.join(", ")
+                ),
             )),
             Fact::Unknown(why) => Some(Secure::of("unknown", false, why.clone())),
             Fact::Known(_) => None,

@@ -406,6 +406,8 @@ pub fn facts(machine: &Machine) -> Facts {
                     name: name.clone(),
                     tags: Vec::new(),
                     default_password: unknown(),
+                    guessable_password: unknown(),
+                    has_password: unknown(),
                     loopback_only: unknown(),
                 })
                 .collect(),
@@ -429,6 +431,12 @@ pub fn facts(machine: &Machine) -> Facts {
         khepri: unknown(),
         running_nodes: unknown(),
         connections: unknown(),
+        limits: unknown(),
+        connection_limit: unknown(),
+        channel_max: unknown(),
+        memory_watermark: unknown(),
+        reverse_dns: unknown(),
+        applications: unknown(),
     };
     let unit = unit::Unit {
         name: UNIT.into(),
@@ -520,8 +528,11 @@ pub fn facts(machine: &Machine) -> Facts {
         running: unknown(),
         firewall: unknown(),
         log: log::Log { sources: unknown(), events: unknown(), boot_failure: unknown(), refusals: unknown() },
-        files: files::Files { cookie: unknown(), data_dirs: unknown(), log_dir: unknown() },
+        files: files::Files { cookie: unknown(), data_dirs: unknown(), log_dir: unknown(), sensitive: unknown() },
         resources: resources::Resources {
+            memory_limit: unknown(),
+            broker_files: unknown(),
+            large_files: unknown(),
             data_disk: unknown(),
             memory_total: unknown(),
             memory_available: unknown(),
