@@ -110,12 +110,18 @@ pub fn walk(client: &Client, facts: &Facts, findings: &[Finding]) -> Path {
         judged.push((Stage::Tls, secured));
     }
     let listening = client.listener.known().map(String::as_str) == Some("listening");
-    judged.extend([
-        (Stage::Amqp, amqp(client, facts, listening)),
-        (Stage::Login, login(client, facts, findings)),
-        (Stage::Vhost, vhost(client, facts)),
-        (Stage::Limits, limits(facts)),
-    ]);
+    match client.service.as_str() {
+        // Metrics are served to whoever asks.
+        "prometheus" | "prometheus-tls" => {}
+        // Pages and API belong to no vhost, and no alarm blocks them.
+        "management" | "management-tls" => judged.push((Stage::Login, login(client, facts, findings))),
+        _ => judged.extend([
+            (Stage::Amqp, amqp(client, facts, listening)),
+            (Stage::Login, login(client, facts, findings)),
+            (Stage::Vhost, vhost(client, facts)),
+            (Stage::Limits, limits(client, facts)),
+        ]),
+    }
     let first_failure = judged.iter().find(|(_, j)| j.state == StageState::Fail);
     // An assumed client has no user: what it will log in with is not ours to judge.
     let matters = |stage: Stage| !(client.user.is_none() && matches!(stage, Stage::Login | Stage::Vhost));
@@ -366,10 +372,20 @@ fn login(client: &Client, facts: &Facts, findings: &[Finding]) -> Judged {
         (_, Fact::Known(Some(true))) if client.remote => {
             Judged::fail(Basis::Computed, format!("{} may log in from this host only", user_of(client)), "auth-refused")
         }
+        (Fact::Known(Some(true)), _) if client.account.has_password == Fact::Known(Some(false)) => {
+            Judged::fail(Basis::Computed, format!("{} has no password", user_of(client)), "auth-refused")
+        }
+        (Fact::Known(Some(true)), _) if without_tag(client) => {
+            Judged::fail(Basis::Computed, format!("{} has no tag of the management plugin", user_of(client)), "auth-refused")
+        }
         (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Judged::unknown(why.clone()),
         // The password is the client's; everything on this host that a login needs is there.
         _ => Judged::ok(Basis::Computed, format!("{} exists and may log in; its password was not tried", user_of(client))),
     }
+}
+
+fn without_tag(client: &Client) -> bool {
+    client.service.starts_with("management") && client.account.may_manage == Fact::Known(Some(false))
 }
 
 fn user_of(client: &Client) -> &str {
@@ -388,6 +404,10 @@ fn vhost(client: &Client, facts: &Facts) -> Judged {
     }
     if let Some(judged) = without_node(facts) {
         return judged;
+    }
+    let down = facts.node.known().and_then(Option::as_ref).and_then(|n| n.vhosts_down.known());
+    if down.is_some_and(|down| down.contains(&client.vhost)) {
+        return Judged::fail(Basis::Observed, format!("vhost {} is down", client.vhost), "vhost-refused");
     }
     match (&client.vhost_exists, &client.has_permission) {
         (Fact::Known(false), _) => Judged::fail(Basis::Computed, format!("there is no vhost {}", client.vhost), "vhost-refused"),
@@ -413,16 +433,21 @@ fn without_node(facts: &Facts) -> Option<Judged> {
     }
 }
 
-fn limits(facts: &Facts) -> Judged {
-    match &facts.node {
-        Fact::Known(Some(node)) => match &node.alarms {
-            Fact::Known(alarms) if alarms.is_empty() => Judged::ok(Basis::Observed, "no alarm"),
-            Fact::Known(alarms) => {
-                Judged::fail(Basis::Observed, format!("{} alarm: publishers are blocked", alarms.join(" and ")), "hangs")
-            }
-            Fact::Unknown(why) => Judged::unknown(why.clone()),
-        },
-        Fact::Known(None) => Judged::not_reached("not checked while RabbitMQ is not running"),
-        Fact::Unknown(why) => Judged::unknown(why.clone()),
+fn limits(client: &Client, facts: &Facts) -> Judged {
+    let node = match &facts.node {
+        Fact::Known(Some(node)) => node,
+        Fact::Known(None) => return Judged::not_reached("not checked while RabbitMQ is not running"),
+        Fact::Unknown(why) => return Judged::unknown(why.clone()),
+    };
+    if let Fact::Known(Some(limit)) = &client.account.limit {
+        let sees = if limit.waits { "hangs" } else { "vhost-refused" };
+        return Judged::fail(Basis::Observed, limit.text.clone(), sees);
+    }
+    match (&node.alarms, &client.account.limit) {
+        (Fact::Known(alarms), _) if !alarms.is_empty() => {
+            Judged::fail(Basis::Observed, format!("{} alarm: publishers are blocked", alarms.join(" and ")), "hangs")
+        }
+        (Fact::Known(_), Fact::Known(_)) => Judged::ok(Basis::Observed, "no alarm"),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Judged::unknown(why.clone()),
     }
 }

@@ -56,6 +56,8 @@ pub struct ClientIntent {
     pub vhost: String,
     /// configure, write, read
     pub permissions: [String; 3],
+    /// The policy says them; else they are what a client usually needs.
+    pub permissions_said: bool,
     /// The default intent "AMQP clients on other hosts": nobody said so.
     pub assumed: bool,
     /// The address of this host that it uses, where that was said (`why --to`).
@@ -77,6 +79,7 @@ impl Default for ClientIntent {
             password_file: None,
             vhost: "/".into(),
             permissions: [all(), all(), all()],
+            permissions_said: false,
             assumed: true,
             to: None,
             interface: None,
@@ -280,6 +283,7 @@ fn client(entry: ClientEntry, place: &dyn Fn(&str) -> String) -> Result<ClientIn
         user: entry.user,
         password_file: entry.password_file,
         vhost: entry.vhost.unwrap_or(defaults.vhost),
+        permissions_said: entry.permissions.is_some(),
         permissions: entry.permissions.map_or(defaults.permissions, |p| [p.configure, p.write, p.read]),
         assumed: false,
         ..ClientIntent::default()
@@ -328,6 +332,20 @@ fn check_service(name: &str) -> Result<(), String> {
     }
     let known: Vec<_> = SERVICES.iter().map(|(s, _)| *s).collect();
     Err(format!("unknown service `{name}`; known: {}", known.join(", ")))
+}
+
+/// The plugin that serves it; `None`: the broker itself does.
+pub fn plugin_of(service: &str) -> Option<&'static str> {
+    match service.trim_end_matches("-tls") {
+        "management" => Some("rabbitmq_management"),
+        "mqtt" => Some("rabbitmq_mqtt"),
+        "stomp" => Some("rabbitmq_stomp"),
+        "stream" => Some("rabbitmq_stream"),
+        "web-mqtt" => Some("rabbitmq_web_mqtt"),
+        "web-stomp" => Some("rabbitmq_web_stomp"),
+        "prometheus" => Some("rabbitmq_prometheus"),
+        _ => None,
+    }
 }
 
 /// Whether this can stand in `from`.

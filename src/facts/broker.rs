@@ -3,16 +3,20 @@ use super::Fact;
 use super::names::Names;
 use super::process::{Process, Processes};
 use super::sockets::Socket;
-use crate::host::rpc::{self, Call, EnvKey, Target};
+use crate::formats::passwords;
+use crate::host::rpc::{self, Call, EnvKey, StoredPassword, Target};
 use crate::host::{Command, Got, Host, Miss};
 use eetf::Term;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256, Sha512};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+pub mod limits;
+
+use limits::{Limit, MemoryMark, NodeLimit};
 
 /// A node that answers. `null` in [`super::Facts::node`] means: no broker VM runs.
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +56,17 @@ pub struct Node {
     pub running_nodes: Fact<Vec<String>>,
     /// Connections to this node's client listeners but those of HTTP, logged in or not (`ranch:info/0`).
     pub connections: Fact<i64>,
+    /// Limits of virtual hosts and users that have some.
+    pub limits: Fact<Vec<Limit>>,
+    /// connection_max; null: infinity
+    pub connection_limit: Fact<Option<NodeLimit>>,
+    /// channel_max of a connection; null: 0, which is no limit
+    pub channel_max: Fact<Option<i64>>,
+    pub memory_watermark: Fact<MemoryMark>,
+    /// Every connection waits for the name of its peer (reverse_dns_lookups).
+    pub reverse_dns: Fact<bool>,
+    /// Applications that run in the node: the core, plugins, libraries.
+    pub applications: Fact<Vec<String>>,
 }
 
 /// An internal user.
@@ -62,6 +77,10 @@ pub struct User {
     pub tags: Vec<String>,
     /// The stored hash is that of the user's own name (guest/guest); known only where it was tested.
     pub default_password: Fact<bool>,
+    /// Its own name, or one of the passwords that are tried first: `admin`, `rabbitmq`, `123456`, …
+    pub guessable_password: Fact<bool>,
+    /// Without one (`rabbitmqctl clear_password`) no password is right: the user may log in with a certificate only.
+    pub has_password: Fact<bool>,
     /// In the effective loopback_users.
     pub loopback_only: Fact<bool>,
 }
@@ -221,13 +240,15 @@ impl<'a> Asker<'a> {
     fn running_node(&self, name: String, version: &Fact<String>) -> Node {
         let loopback_users = self.setting(EnvKey::LoopbackUsers, |value| texts(value?));
         let ranch = self.ask(&Call::RanchInfo);
+        let connections = decoded(&Call::RanchInfo, ranch.clone(), connections);
         Node {
             users: self.users(&loopback_users),
             permissions: self.fact(&Call::ListPermissions, permissions),
             vhosts: self.fact(&Call::ListVhosts, texts),
             vhosts_down: self.fact(&Call::VhostsDown, texts),
             loopback_users,
-            connections: decoded(&Call::RanchInfo, ranch.clone(), connections),
+            connection_limit: self.node_limit(version, &connections),
+            connections,
             listeners: decoded(&Call::RanchInfo, ranch, listeners),
             alarms: self.fact(&Call::Alarms, alarms),
             drained: self.fact(&Call::Drained, as_bool),
@@ -242,6 +263,12 @@ impl<'a> Asker<'a> {
             log_files: self.fact(&Call::LogLocations, texts),
             khepri: self.khepri(version),
             running_nodes: self.fact(&Call::RunningNodes, texts),
+            limits: self.limits(),
+            channel_max: self
+                .setting(EnvKey::ChannelMax, |value| value.map_or(Some(None), |max| Some(rpc::integer(max).filter(|m| *m > 0)))),
+            memory_watermark: self.memory_mark(),
+            reverse_dns: self.setting(EnvKey::ReverseDnsLookups, |value| value.map_or(Some(false), as_bool)),
+            applications: self.fact(&Call::Applications, texts),
             ..Node::unknown(name, "rpc", "not asked")
         }
     }
@@ -256,22 +283,40 @@ impl<'a> Asker<'a> {
 
     fn users(&self, loopback_users: &Fact<Vec<String>>) -> Fact<Vec<User>> {
         self.fact(&Call::ListUsers, users).map(|users| {
-            let user = |(index, (name, tags)): (usize, (String, Vec<String>))| User {
-                default_password: self.default_password(index, &name),
-                loopback_only: loopback_users.as_ref().map(|users| users.contains(&name)),
-                name,
-                tags,
+            let user = |(index, (name, tags)): (usize, (String, Vec<String>))| {
+                let password = self.password(index, &name);
+                User {
+                    default_password: told(&password, |p| passwords::is(&p.hash, &p.module, &name)),
+                    guessable_password: told(&password, |p| {
+                        passwords::is(&p.hash, &p.module, "")?;
+                        Some(passwords::guess(&p.hash, &p.module, &name).is_some())
+                    }),
+                    has_password: told(&password, |p| Some(!p.hash.is_empty())),
+                    loopback_only: loopback_users.as_ref().map(|users| users.contains(&name)),
+                    name,
+                    tags,
+                }
             };
             users.into_iter().enumerate().map(user).collect()
         })
     }
 
-    fn default_password(&self, index: usize, name: &str) -> Fact<bool> {
+    fn password(&self, index: usize, name: &str) -> Fact<StoredPassword> {
         if index >= MAX_TESTED_USERS {
             return Fact::Unknown(format!("only the passwords of the first {MAX_TESTED_USERS} users are tested"));
         }
-        let call = Call::LookupUser(name.to_owned());
-        self.ask(&call).and_then(|answer| password_is(&answer, name)).into()
+        self.fact(&Call::LookupUser(name.to_owned()), StoredPassword::of)
+    }
+}
+
+/// What a stored password tells; `None`: it is hashed in a way of its own.
+fn told(password: &Fact<StoredPassword>, question: impl FnOnce(&StoredPassword) -> Option<bool>) -> Fact<bool> {
+    match password {
+        Fact::Known(password) => match question(password) {
+            Some(answer) => Fact::Known(answer),
+            None => Fact::Unknown(format!("password hash: hashed with {}, which is not tested", password.module)),
+        },
+        Fact::Unknown(why) => Fact::Unknown(why.clone()),
     }
 }
 
@@ -393,25 +438,6 @@ fn connections(info: &Term) -> Option<i64> {
     rpc::pairs(info).iter().map(count).sum()
 }
 
-/// Whether a user's stored hash is that of `password`: salt (4 bytes), then H(salt ++ password).
-fn password_is(answer: &Term, password: &str) -> Got<bool> {
-    let what = "password hash";
-    let user = match rpc::elements(answer) {
-        [ok, user] if rpc::name(ok) == Some("ok") => rpc::elements(user),
-        _ => return Err(Miss::failed(what, "the user could not be looked up")),
-    };
-    // {internal_user, Name, Hash, Tags, HashingModule} and, since 3.8.10, Limits.
-    let (Some(Term::Binary(hash)), Some(module)) = (user.get(2), user.get(4).and_then(rpc::name)) else {
-        return Err(Miss::failed(what, "the stored user was not understood"));
-    };
-    let Some((salt, hash)) = hash.bytes.split_first_chunk::<4>() else { return Ok(false) };
-    match module {
-        "rabbit_password_hashing_sha256" => Ok(Sha256::new().chain_update(salt).chain_update(password).finalize()[..] == *hash),
-        "rabbit_password_hashing_sha512" => Ok(Sha512::new().chain_update(salt).chain_update(password).finalize()[..] == *hash),
-        other => Err(Miss::failed(what, format!("hashed with {other}, which is not tested"))),
-    }
-}
-
 impl Node {
     /// A node of which nothing is known but that it is there.
     fn unknown(name: String, source: &str, why: &str) -> Self {
@@ -444,6 +470,12 @@ impl Node {
             khepri: unknown(why),
             running_nodes: unknown(why),
             connections: unknown(why),
+            limits: unknown(why),
+            connection_limit: unknown(why),
+            channel_max: unknown(why),
+            memory_watermark: unknown(why),
+            reverse_dns: unknown(why),
+            applications: unknown(why),
         }
     }
 }
@@ -467,6 +499,8 @@ fn over_rabbitmqctl(host: &dyn Host, name: String, why: &Miss) -> Option<Node> {
         name: u.user,
         tags: u.tags,
         default_password: Fact::from(why.clone()),
+        guessable_password: Fact::from(why.clone()),
+        has_password: Fact::from(why.clone()),
         loopback_only: Fact::from(why.clone()),
     };
     node.users = Fact::Known(users.into_iter().map(user).collect());
@@ -655,6 +689,8 @@ mod tests {
             Call::RabbitEnv(EnvKey::AuthBackends) => {
                 return set(list(vec![atom("internal"), tuple([atom("ldap"), atom("internal")])]));
             }
+            Call::RabbitEnv(EnvKey::ConnectionMax) => return set(number(100)),
+            Call::RabbitEnv(EnvKey::VmMemoryHighWatermark) => return set(eetf::Float { value: 0.4 }.into()),
             Call::RabbitEnv(_) => atom("undefined"),
             Call::MemoryLimit => eetf::BigInteger::from(10_110_604_083_u64).into(),
             Call::DiskFreeLimit => number(50_000_000),
@@ -663,8 +699,14 @@ mod tests {
             Call::LogLocations => list(vec![]),
             Call::KhepriEnabled => panic!("3.8 is not asked"),
             Call::RunningNodes => list(vec![atom("rabbit@mq1")]),
-            Call::ConfigState | Call::MemoryWatermark | Call::Accepts(_) | Call::Differences(_) => panic!("asked elsewhere"),
             Call::ClusterStatus | Call::FeatureFlags | Call::DeprecatedInUse | Call::Policies => panic!("asked elsewhere"),
+            Call::VhostLimits => list(vec![tuple([binary("/"), list(vec![tuple([binary("max-connections"), number(2)])])])]),
+            Call::UserLimits => return Err(Miss::Absent { what: "get_user_limits".into() }),
+            Call::ConnectionsTo(_) => number(2),
+            Call::Applications => call.pare(list(vec![tuple([atom("rabbit"), string("RabbitMQ"), string("3.8.9")])])),
+            Call::MemoryWatermark => eetf::Float { value: 0.4 }.into(),
+            Call::ConnectionsOf(_) => panic!("no user has a limit"),
+            Call::ConfigState | Call::Accepts(_) | Call::Differences(_) => panic!("asked elsewhere"),
         })
     }
 
@@ -693,6 +735,12 @@ mod tests {
         assert_eq!(node.memory_limit, known(10_110_604_083));
         assert_eq!(node.khepri, known(false));
         assert_eq!(node.log_files, known(vec![]));
+        let limit = &node.limits.known().unwrap()[0];
+        assert_eq!((limit.name.as_str(), limit.max_connections, limit.reached.clone()), ("/", Some(2), known(true)));
+        let limit = node.connection_limit.known().cloned().flatten().unwrap();
+        assert_eq!((limit.max_connections, limit.beyond.as_str(), limit.reached), (100, "waits", known(false)));
+        assert_eq!(node.memory_watermark.known().map(|m| m.set_at_run_time), Some(false));
+        assert_eq!((node.reverse_dns, node.applications), (known(false), known(vec!["rabbit".into()])));
         assert_eq!(node.disk_free.why(), Some("rabbit_disk_monitor:get_disk_free/0: the answer was not understood"));
     }
 
@@ -711,11 +759,12 @@ mod tests {
 
     #[test]
     fn only_hashes_that_can_be_computed_are_judged() {
-        let answer = guest("rabbit_password_hashing_sha256");
-        assert_eq!(password_is(&answer, "guest"), Ok(true));
-        assert_eq!(password_is(&answer, "other"), Ok(false));
-        assert!(password_is(&guest("rabbit_password_hashing_md5"), "guest").is_err());
-        assert!(password_is(&tuple([atom("error"), atom("not_found")]), "guest").is_err());
+        let stored = |hashing: &str| StoredPassword::of(&guest(hashing)).map_or(Fact::Unknown("none".into()), Fact::Known);
+        let is = |hashing: &str, password: &str| told(&stored(hashing), |p| passwords::is(&p.hash, &p.module, password));
+        assert_eq!(is("rabbit_password_hashing_sha256", "guest"), known(true));
+        assert_eq!(is("rabbit_password_hashing_sha256", "other"), known(false));
+        assert!(is("own_hashing", "guest").why().unwrap().contains("own_hashing"));
+        assert_eq!(StoredPassword::of(&tuple([atom("error"), atom("not_found")])), None);
     }
 
     #[test]

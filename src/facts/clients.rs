@@ -2,6 +2,10 @@
 //!
 //! A client of the intent with several source networks becomes several entries: each network has its own way in.
 
+mod account;
+
+pub use account::Account;
+
 use super::firewall::owners::refusal::{self, Refusal};
 use super::firewall::{Firewall, Packet, Verdict};
 use super::tls::{self, Secure};
@@ -9,7 +13,7 @@ use super::{Fact, Facts, arrival, broker, net};
 use crate::formats::cidr::Cidr;
 use crate::host::amqp::{Answer, Login, Probe};
 use crate::host::{Got, Host};
-use crate::policy::{ClientIntent, Intent, SERVICES};
+use crate::policy::{ClientIntent, Intent, SERVICES, plugin_of};
 use serde::Serialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -27,6 +31,8 @@ pub struct Client {
     /// Not on this host.
     pub remote: bool,
     pub service: String,
+    /// The plugin that serves it; null: the broker itself does.
+    pub plugin: Option<String>,
     pub port: Fact<i64>,
     /// The address of this host that it will use; unknown while the addresses are.
     pub to: Fact<Option<String>>,
@@ -55,6 +61,8 @@ pub struct Client {
     pub vhost_exists: Fact<bool>,
     /// `user` has a permission entry in `vhost`; null: no user given.
     pub has_permission: Fact<Option<bool>>,
+    /// More about `user`.
+    pub account: Account,
     /// A password file was given.
     pub has_password: bool,
     /// Outcome of a real login from this host as this client (Answer's names); null: not tried.
@@ -95,6 +103,7 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
         assumed: intent.assumed,
         remote,
         service: intent.service.clone(),
+        plugin: plugin_of(&intent.service).map(str::to_owned),
         to: way.as_ref().map(|w| w.to.map(|a| a.to_string())),
         interface: way.as_ref().map(|w| w.interface.clone()),
         port,
@@ -112,6 +121,7 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
         has_permission: ask_user(&node, user, |n, u| {
             n.permissions.as_ref().map(|ps| ps.iter().any(|p| p.user == u && p.vhost == intent.vhost))
         }),
+        account: account::of(&node, intent),
         has_password: intent.password_file.is_some(),
         login,
         login_text,
@@ -356,8 +366,9 @@ fn login(
     tls: &Fact<Option<Secure>>,
 ) -> (Fact<Option<String>>, String) {
     let not_tried = (Fact::Known(None), String::new());
+    let over_http = intent.service == "management";
     let server = tls.known().and_then(|t| t.as_ref()?.server.clone());
-    if intent.service != "amqp" && !(intent.service == "amqps" && server.is_some()) {
+    if !over_http && intent.service != "amqp" && !(intent.service == "amqps" && server.is_some()) {
         return not_tried;
     }
     let to = way.known().and_then(|w| w.to).zip(port.known().and_then(|p| u16::try_from(*p).ok()));
@@ -365,7 +376,7 @@ fn login(
     match listener.known().map(String::as_str) {
         Some("listening") => {}
         // Not a word about who we are to somebody else: how it takes an AMQP client's first bytes is all that is asked.
-        Some("foreign" | "other-service") => return outcome(host.amqp(&Probe { to, login: None, tls: None })),
+        Some("foreign" | "other-service") if !over_http => return outcome(host.amqp(&Probe { to, login: None, tls: None })),
         _ => return not_tried,
     }
     let (Some(user), Some(password_file)) = (&intent.user, &intent.password_file) else { return not_tried };
@@ -376,7 +387,8 @@ fn login(
         return not_tried;
     }
     let login = Login { user: user.clone(), password_file: password_file.clone(), vhost: intent.vhost.clone() };
-    outcome(host.amqp(&Probe { to, login: Some(login), tls: server }))
+    let probe = Probe { to, login: Some(login), tls: server };
+    outcome(if over_http { host.http(&probe) } else { host.amqp(&probe) })
 }
 
 fn outcome(answer: Got<Answer>) -> (Fact<Option<String>>, String) {

@@ -1,4 +1,8 @@
 //! Modes and owners of what the broker must be able to read or write.
+mod loose;
+
+pub use loose::Sensitive;
+
 use super::{Blank, Fact, env::Env, names::Names, os::Install};
 use crate::host::{Got, Host, Kind, Meta, Miss, optional, read_text};
 use serde::Serialize;
@@ -13,6 +17,8 @@ pub struct Files {
     /// /var/lib/rabbitmq and the mnesia directory
     pub data_dirs: Fact<Vec<Dir>>,
     pub log_dir: Fact<Option<Dir>>,
+    /// Files and directories with secrets in them.
+    pub sensitive: Fact<Vec<Sensitive>>,
 }
 
 /// The Erlang cookie; its content is never kept.
@@ -47,13 +53,13 @@ pub struct Dir {
     pub foreign_entries: Vec<String>,
 }
 
-const HOME: &str = "/var/lib/rabbitmq";
+pub(super) const HOME: &str = "/var/lib/rabbitmq";
 /// Debian's unit lets systemd open these as root (`StandardOutput=append:…`); the broker inherits them open.
 const SYSTEMD_LOGS: [&str; 2] = ["rabbitmq-server.log", "rabbitmq-server.error.log"];
 /// Most entries of one directory that are named.
 const MAX_FOREIGN: usize = 20;
 /// Most entries of one directory that are looked at.
-const MAX_LOOKED_AT: usize = 2000;
+pub(super) const MAX_LOOKED_AT: usize = 2000;
 
 /// Looks at the cookie, the data directories and the log directory.
 pub fn collect(host: &dyn Host, install: &Fact<Option<Install>>, env: &Env, names: &Names) -> Files {
@@ -62,6 +68,7 @@ pub fn collect(host: &dyn Host, install: &Fact<Option<Install>>, env: &Env, name
         cookie: cookie(host, &user).into(),
         data_dirs: data_dirs(env, names).and_then(|paths| dirs(host, &paths, &user)).into(),
         log_dir: log_dir(env).and_then(|path| dir(host, &path, "log", &user)).into(),
+        sensitive: data_dirs(env, names).and_then(|data| loose::collect(host, &data, &log_dir(env)?)).into(),
     }
 }
 
@@ -166,7 +173,7 @@ pub(super) fn data_dir(host: &dyn Host, env: &Env, names: &Names) -> Got<Option<
     Ok(None)
 }
 
-fn log_dir(env: &Env) -> Got<PathBuf> {
+pub(super) fn log_dir(env: &Env) -> Got<PathBuf> {
     Ok(path_var(env, "LOG_BASE")?.unwrap_or_else(|| PathBuf::from("/var/log/rabbitmq")))
 }
 
@@ -238,7 +245,7 @@ fn foreign_entries(host: &dyn Host, dir: &Path, user: &User) -> Vec<String> {
 
 impl Blank for Files {
     fn blank(why: &str) -> Self {
-        Files { cookie: Fact::blank(why), data_dirs: Fact::blank(why), log_dir: Fact::blank(why) }
+        Files { cookie: Fact::blank(why), data_dirs: Fact::blank(why), log_dir: Fact::blank(why), sensitive: Fact::blank(why) }
     }
 }
 

@@ -140,6 +140,11 @@ fn describe_mutation(mutation: &Mutation) -> String {
         Mutation::EnsurePlugins { file } => format!("broker: start and stop plugins as {} says", file.display()),
         Mutation::ResumeListeners => "broker: resume all client listeners".into(),
         Mutation::SuspendListeners => "broker: suspend all client listeners".into(),
+        Mutation::SetWatermark { watermark } => format!("broker: set the memory watermark to {watermark} until the next start"),
+        Mutation::ChangePassword { name, password_file, .. } => {
+            format!("broker: change the password of {name} to that in {}", password_file.display())
+        }
+        Mutation::RestorePassword { name, .. } => format!("broker: give {name} its former password back"),
     }
 }
 

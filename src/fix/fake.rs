@@ -406,6 +406,8 @@ pub fn facts(machine: &Machine) -> Facts {
                     name: name.clone(),
                     tags: Vec::new(),
                     default_password: unknown(),
+                    guessable_password: unknown(),
+                    has_password: unknown(),
                     loopback_only: unknown(),
                 })
                 .collect(),
@@ -429,6 +431,12 @@ pub fn facts(machine: &Machine) -> Facts {
         khepri: unknown(),
         running_nodes: unknown(),
         connections: unknown(),
+        limits: unknown(),
+        connection_limit: unknown(),
+        channel_max: unknown(),
+        memory_watermark: unknown(),
+        reverse_dns: unknown(),
+        applications: unknown(),
     };
     let unit = unit::Unit {
         name: UNIT.into(),

@@ -3,7 +3,7 @@
 use super::action::Trial;
 use super::world::{Done, FileMeta, FileState, HostLook, Look, Trouble, UnitNow, World};
 use crate::host::dist::Dialer;
-use crate::host::rpc::{self, Call, ConfigFiles, Mutation, Target};
+use crate::host::rpc::{self, Call, ConfigFiles, Mutation, StoredPassword, Target};
 use crate::host::write::{self, Hand, WriteError};
 use crate::host::{Command, Got, Host, Miss, replica};
 use std::path::{Path, PathBuf};
@@ -44,6 +44,19 @@ fn takes_away(mutation: &Mutation) -> bool {
 }
 
 impl LiveWorld<'_> {
+    /// Writes the stored hash of a user's password to a file of root's, to be put back from there.
+    fn keep_password(&self, target: &Target, user: &str, kept: &Path) -> Done {
+        let what = || format!("the password of {user}");
+        // A change that is made again must not take the new password for the former one.
+        if self.read_private(kept)?.is_some() {
+            return Ok(());
+        }
+        let answer =
+            self.dialer.call(target, &Call::LookupUser(user.to_owned())).map_err(|miss| Trouble::refused(what(), miss))?;
+        let stored = StoredPassword::of(&answer).ok_or_else(|| Trouble::refused(what(), "the stored user was not understood"))?;
+        self.write_private(kept, stored.line().as_bytes())
+    }
+
     /// Taking back a vhost must not take what clients have put into it since: queues go with their vhost, messages and all.
     fn holds_nothing(&self, target: &Target, vhost: &str) -> Done {
         let what = format!("vhost {vhost}");
@@ -153,6 +166,9 @@ impl World for LiveWorld<'_> {
         let target = (self.target)().map_err(|miss| Trouble::refused(what(), miss))?;
         if let Mutation::DeleteVhost { name } = mutation {
             self.holds_nothing(&target, name)?;
+        }
+        if let Mutation::ChangePassword { name, kept, .. } = mutation {
+            self.keep_password(&target, name, kept)?;
         }
         let Err(miss) = self.dialer.mutate(&target, mutation) else { return Ok(()) };
         // The broker said no; "failed on the node" means that the call broke off half-way.

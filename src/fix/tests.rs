@@ -5,7 +5,10 @@ use super::fake::{CONF, COOKIE, Fake, Killed, finding, intent, state};
 use super::journal::{RUNS, RunState};
 use super::plan::{Context, Plan, Selection, plan};
 use super::world::{Trouble, World};
-use crate::facts::{Fact, clients::Client};
+use crate::facts::{
+    Fact,
+    clients::{Account, Client},
+};
 use crate::findings::Finding;
 use crate::host::rpc::ConfigFiles;
 use crate::rules::Tier;
@@ -446,6 +449,7 @@ fn a_port_is_not_opened_for_nobody_in_particular() {
         assumed: true,
         remote: true,
         service: "amqp".into(),
+        plugin: None,
         port: Fact::Known(5672),
         to: Fact::Unknown("not looked at".into()),
         interface: Fact::Unknown("not looked at".into()),
@@ -461,6 +465,13 @@ fn a_port_is_not_opened_for_nobody_in_particular() {
         user_loopback_only: Fact::Known(None),
         vhost_exists: Fact::Known(true),
         has_permission: Fact::Known(None),
+        account: Account {
+            has_password: Fact::Known(None),
+            near: Fact::Known(None),
+            may_manage: Fact::Known(None),
+            gaps: Fact::Known(Vec::new()),
+            limit: Fact::Known(None),
+        },
         has_password: false,
         login: Fact::Known(None),
         login_text: String::new(),

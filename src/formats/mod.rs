@@ -7,6 +7,7 @@ pub mod erlang;
 pub mod hosts;
 pub mod iptables_save;
 pub mod netlink;
+pub mod passwords;
 pub mod rabbitmq_conf;
 pub mod schema;
 pub mod shell;

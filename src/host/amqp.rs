@@ -62,7 +62,7 @@ pub enum Answer {
 }
 
 /// Time limit of the TCP handshake.
-const CONNECT: Duration = Duration::from_secs(3);
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
 /// Time limit of every answer of the server.
 const REPLY: Duration = Duration::from_secs(3);
 /// Largest frame that is read, in bytes. RabbitMQ's `connection.start` is about 500; 128 KiB is its own limit after tuning.
@@ -107,14 +107,14 @@ pub fn ask(probe: &Probe) -> Got<Answer> {
 }
 
 /// The first line of the password file.
-fn password(login: &Login) -> Got<String> {
+pub(super) fn password(login: &Login) -> Got<String> {
     let what = login.password_file.display().to_string();
     let bytes = live::read(&login.password_file, MAX_PASSWORD)?;
     let text = String::from_utf8(bytes).map_err(|_| Miss::failed(&what, "not UTF-8"))?;
     Ok(text.lines().next().unwrap_or("").to_owned())
 }
 
-fn not_connected(e: &std::io::Error) -> Answer {
+pub(super) fn not_connected(e: &std::io::Error) -> Answer {
     match e.kind() {
         ErrorKind::ConnectionRefused => Answer::Refused,
         ErrorKind::TimedOut | ErrorKind::WouldBlock => Answer::Timeout,

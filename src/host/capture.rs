@@ -19,8 +19,9 @@ use super::{
     Command, Got, Host, Identity, InterfaceAddress, ListeningSocket, Load, Loaded, Meta, Miss, Output, Space, Tail, amqp, dist,
     pem, rpc, secrets, tls,
 };
+use crate::formats::passwords;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -249,6 +250,10 @@ fn probe_key(probe: &amqp::Probe) -> String {
     format!("{}{tls}{login}", probe.to)
 }
 
+fn http_key(probe: &amqp::Probe) -> String {
+    format!("http {}", probe_key(probe))
+}
+
 impl Host for Recorder<'_> {
     fn identity(&self) -> Identity {
         self.inner.identity()
@@ -370,6 +375,12 @@ impl Host for Recorder<'_> {
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
         let got = self.inner.amqp(probe);
         self.store().answers.amqp.insert(probe_key(probe), got.clone());
+        got
+    }
+
+    fn http(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
+        let got = self.inner.http(probe);
+        self.store().answers.amqp.insert(http_key(probe), got.clone());
         got
     }
 }
@@ -564,6 +575,10 @@ impl Host for Replay {
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
         find(&self.answers.amqp, &probe_key(probe))
     }
+
+    fn http(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
+        find(&self.answers.amqp, &http_key(probe))
+    }
 }
 
 /// The bytes of a file as they may be kept.
@@ -604,8 +619,7 @@ fn listeners_only(table: &[u8]) -> Vec<u8> {
     lines.filter(|(index, line)| *index == 0 || listening(line)).flat_map(|(_, line)| line.to_vec()).collect()
 }
 
-/// The stored hash of a password is as good as the password to somebody with time. A default password (that of the user's own
-/// name) is hashed again with the salt 00000000, so that a replay still sees it; any other hash becomes zeros.
+/// The stored hash of a password is as good as the password to somebody with time (see [`passwords::struck_out`]).
 fn strike_answer(call: &rpc::Call, answer: eetf::Term) -> Got<eetf::Term> {
     if !matches!(call, rpc::Call::LookupUser(_)) {
         return Ok(answer);
@@ -613,11 +627,11 @@ fn strike_answer(call: &rpc::Call, answer: eetf::Term) -> Got<eetf::Term> {
     let not_understood = || Miss::failed("capture", "the stored user was not understood; not recorded");
     match rpc::elements(&answer) {
         [ok, user] if rpc::name(ok) == Some("ok") => {
+            let stored = rpc::StoredPassword::of(&answer).ok_or_else(not_understood)?;
             let mut fields = rpc::elements(user).to_vec();
             let name = fields.get(1).and_then(rpc::text).ok_or_else(not_understood)?;
-            match fields.get_mut(2) {
-                Some(eetf::Term::Binary(hash)) => hash.bytes = strike_hash(&hash.bytes, &name),
-                _ => return Err(not_understood()),
+            if let Some(hash) = fields.get_mut(2) {
+                *hash = eetf::Binary::from(passwords::struck_out(&stored.hash, &stored.module, &name)).into();
             }
             let user = eetf::Term::from(eetf::Tuple::from(fields));
             Ok(rpc::tuple([ok.clone(), user]))
@@ -625,20 +639,6 @@ fn strike_answer(call: &rpc::Call, answer: eetf::Term) -> Got<eetf::Term> {
         [_, _] => Err(not_understood()),
         _ => Ok(answer),
     }
-}
-
-fn strike_hash(stored: &[u8], name: &str) -> Vec<u8> {
-    let zeros = || vec![0; stored.len()];
-    let Some((salt, hash)) = stored.split_first_chunk::<4>() else { return zeros() };
-    let hashed = |salt: &[u8; 4]| match hash.len() {
-        32 => Sha256::new().chain_update(salt).chain_update(name).finalize().to_vec(),
-        64 => Sha512::new().chain_update(salt).chain_update(name).finalize().to_vec(),
-        _ => Vec::new(),
-    };
-    if hashed(salt) != hash {
-        return zeros();
-    }
-    [vec![0; 4], hashed(&[0; 4])].concat()
 }
 
 #[cfg(test)]

@@ -156,6 +156,10 @@ impl Host for Live {
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
         amqp::ask(probe)
     }
+
+    fn http(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
+        super::http::whoami(probe)
+    }
 }
 
 /// Who we are, and when.

@@ -13,6 +13,7 @@ pub mod dist;
 mod dumps;
 mod effective;
 mod exec;
+pub mod http;
 pub mod live;
 mod netlink;
 pub mod overlay;
@@ -396,6 +397,10 @@ pub trait Host: Sync {
     }
     /// Connects to a listener of this host and speaks AMQP as far as asked.
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer>;
+    /// Logs in to the management plugin of this host (see [`http::whoami`]).
+    fn http(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
+        Err(Miss::Unavailable { what: probe.to.to_string(), why: "not on this host".to_owned() })
+    }
 }
 
 /// A whole file as text with the usual bound; bytes that are not UTF-8 are a `Failed`.

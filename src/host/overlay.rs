@@ -151,6 +151,10 @@ impl Host for Overlay<'_> {
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
         self.base.amqp(probe)
     }
+
+    fn http(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
+        self.base.http(probe)
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! variant. Facts: research of RabbitMQ 3.8–4.3 (`rabbit_auth_backend_internal`, `rabbit_networking`, `ranch`, …).
 
 use super::{Got, Miss};
-use eetf::{Atom, Binary, ByteList, List, Term, Tuple};
+use eetf::{Atom, BigInteger, Binary, ByteList, Float, List, Term, Tuple};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -80,6 +80,16 @@ pub enum Call {
     ConfigState,
     /// `vm_memory_monitor:get_vm_memory_high_watermark/0`: a share of the memory, or `{absolute, Size}`
     MemoryWatermark,
+    /// `rabbit_vhost_limit:list/0`: limits of virtual hosts that have some
+    VhostLimits,
+    /// `rabbit_auth_backend_internal:get_user_limits/0`: limits of users that have some (`Absent` before 3.8.10)
+    UserLimits,
+    /// `rabbit_connection_tracking:count_tracked_items_in/1`: connections of all nodes to a virtual host
+    ConnectionsTo(String),
+    /// The same of a user (`Absent` before 3.8.10)
+    ConnectionsOf(String),
+    /// `application:which_applications/0`: what runs in the node, plugins among it; only the names
+    Applications,
     /// What the node makes of these files now, without applying it: `[]` if it takes them, `{error, Atom}` if not. Its log then says why.
     ///
     /// `rabbit_prelaunch_conf:generate_config_from_cuttlefish_files/3` with the node's own context (3.8.9 to 4.3.6).
@@ -120,6 +130,7 @@ pub enum EnvKey {
     DefaultUser,
     DefaultVhost,
     ClusterPartitionHandling,
+    ReverseDnsLookups,
 }
 
 /// Calls that change the broker; used by the fix engine only, journalled before they are made.
@@ -146,6 +157,60 @@ pub enum Mutation {
     ResumeListeners,
     /// `rabbit_maintenance:suspend_all_client_listeners/0`
     SuspendListeners,
+    /// `vm_memory_monitor:set_vm_memory_high_watermark/1`: until the node restarts
+    SetWatermark { watermark: Watermark },
+    /// `rabbit_auth_backend_internal:change_password/3`. The stored hash is written to `kept` before, a file that root alone can read.
+    ChangePassword { name: String, password_file: PathBuf, kept: PathBuf },
+    /// `rabbit_auth_backend_internal:change_password_hash/3` with what [`Mutation::ChangePassword`] kept.
+    RestorePassword { name: String, kept: PathBuf },
+}
+
+/// `vm_memory_high_watermark` as the broker takes it. Numbers are texts, so that what is put back is what was there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watermark {
+    /// Share of the memory: `0.4`.
+    Share(String),
+    /// Bytes, or a number with a unit: `10MB`.
+    Absolute(String),
+}
+
+impl Watermark {
+    /// `0.4`, `{relative, 0.4}` (since 3.13), `{absolute, 1000000}`, `{absolute, "10MB"}`.
+    pub fn of(term: &Term) -> Option<Watermark> {
+        match elements(term) {
+            [kind, size] if name(kind) == Some("absolute") => {
+                integer(size).map(|bytes| bytes.to_string()).or_else(|| text(size)).map(Watermark::Absolute)
+            }
+            [kind, share] if name(kind) == Some("relative") => Watermark::of(share),
+            _ => match term {
+                Term::Float(share) => Some(Watermark::Share(format!("{:?}", share.value))),
+                other => integer(other).map(|share| Watermark::Share(share.to_string())),
+            },
+        }
+    }
+
+    fn term(&self) -> Term {
+        let whole = |text: &str| text.parse::<i64>().ok().map(|number| Term::from(BigInteger::from(number)));
+        match self {
+            Watermark::Share(share) => {
+                let float = || Term::from(Float { value: share.parse().unwrap_or(0.0) });
+                whole(share).unwrap_or_else(float)
+            }
+            Watermark::Absolute(size) => {
+                let size = whole(size).unwrap_or_else(|| ByteList::from(size.as_str()).into());
+                tuple([atom("absolute"), size])
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Watermark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Watermark::Share(text) | Watermark::Absolute(text) => f.write_str(text),
+        }
+    }
 }
 
 /// What is kept of each listener in the answer to [`Call::RanchInfo`].
@@ -192,6 +257,7 @@ impl Call {
     /// What to call on the node named `node`: the first of these that the node's version has.
     pub fn mfas(&self, node: &str) -> Vec<Mfa> {
         const AUTH: &str = "rabbit_auth_backend_internal";
+        const TRACKING: &str = "rabbit_connection_tracking";
         let mfa = match self {
             Call::NodeName => Mfa::new("erlang", "node", []),
             Call::Version => Mfa::new("rabbit_misc", "version", []),
@@ -218,6 +284,18 @@ impl Call {
             Call::FeatureFlags => Mfa::new("rabbit_ff_extra", "cli_info", []),
             Call::DeprecatedInUse => Mfa::new("rabbit_depr_ff_extra", "cli_info", [atom("used")]),
             Call::Policies => Mfa::new("rabbit_policy", "list", []),
+            Call::VhostLimits => Mfa::new("rabbit_vhost_limit", "list", []),
+            Call::UserLimits => Mfa::new(AUTH, "get_user_limits", []),
+            Call::ConnectionsTo(vhost) => {
+                let about = || tuple([atom("vhost"), binary(vhost)]);
+                return vec![
+                    Mfa::new(TRACKING, "count_tracked_items_in", [about()]),
+                    // 3.8.9 and before
+                    Mfa::new(TRACKING, "count_connections_in", [binary(vhost)]),
+                ];
+            }
+            Call::ConnectionsOf(user) => Mfa::new(TRACKING, "count_tracked_items_in", [tuple([atom("user"), binary(user)])]),
+            Call::Applications => Mfa::new("application", "which_applications", []),
             Call::CountQueues(vhost) => Mfa::new("rabbit_amqqueue", "count", [binary(vhost)]),
             Call::ConfigState => Mfa::new(CONFIGURATION, "get_config_state", []),
             Call::MemoryWatermark => Mfa::new("vm_memory_monitor", "get_vm_memory_high_watermark", []),
@@ -238,9 +316,16 @@ impl Call {
         match self {
             Call::RanchInfo => pare_listeners(&answer),
             Call::Policies => pare_policies(&answer),
+            Call::Applications => first_elements(&answer),
             _ => answer,
         }
     }
+}
+
+/// `[{Application, Description, Version}]` as the names alone.
+fn first_elements(applications: &Term) -> Term {
+    let names = items(applications).unwrap_or_default().iter().filter_map(|app| elements(app).first().cloned());
+    List::from(names.collect::<Vec<_>>()).into()
 }
 
 /// Both forms of `ranch:info/0` (a map since ranch 2, a list of pairs on RabbitMQ 3.8) as `[{Ref, [{Key, Value}]}]`.
@@ -287,6 +372,7 @@ impl EnvKey {
             EnvKey::DefaultUser => "default_user",
             EnvKey::DefaultVhost => "default_vhost",
             EnvKey::ClusterPartitionHandling => "cluster_partition_handling",
+            EnvKey::ReverseDnsLookups => "reverse_dns_lookups",
         }
     }
 }
@@ -295,7 +381,8 @@ impl Mutation {
     /// The file with the password that the call needs.
     pub fn password_file(&self) -> Option<&Path> {
         match self {
-            Mutation::AddUser { password_file, .. } => Some(password_file),
+            Mutation::AddUser { password_file, .. } | Mutation::ChangePassword { password_file, .. } => Some(password_file),
+            Mutation::RestorePassword { kept, .. } => Some(kept),
             _ => None,
         }
     }
@@ -326,6 +413,16 @@ impl Mutation {
             }
             Mutation::ResumeListeners => Mfa::new("rabbit_maintenance", "resume_all_client_listeners", []),
             Mutation::SuspendListeners => Mfa::new("rabbit_maintenance", "suspend_all_client_listeners", []),
+            Mutation::SetWatermark { watermark } => {
+                Mfa::new("vm_memory_monitor", "set_vm_memory_high_watermark", [watermark.term()])
+            }
+            Mutation::ChangePassword { name, .. } => {
+                Mfa::new(AUTH, "change_password", [binary(name), Binary::from(password).into(), acting])
+            }
+            Mutation::RestorePassword { name, .. } => {
+                let (hash, module) = StoredPassword::parse(password).map_or((Vec::new(), String::new()), |p| (p.hash, p.module));
+                Mfa::new(AUTH, "change_password_hash", [binary(name), Binary::from(hash).into(), atom(&module)])
+            }
         }
     }
 
@@ -342,6 +439,41 @@ impl Mutation {
         let password = String::from_utf8_lossy(password);
         let repeated = !password.is_empty() && why.contains(&*password);
         Err(Miss::failed(what, if repeated { outline(answer) } else { why }))
+    }
+}
+
+/// A user's password as the broker keeps it: salt and hash, and the module that hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPassword {
+    pub hash: Vec<u8>,
+    pub module: String,
+}
+
+impl StoredPassword {
+    /// From the answer to [`Call::LookupUser`]: `{ok, {internal_user, Name, Hash, Tags, Module}}`, with limits since 3.8.10.
+    /// Users from before 3.6 have no module: theirs is MD5.
+    pub fn of(answer: &Term) -> Option<StoredPassword> {
+        let [ok, user] = elements(answer) else { return None };
+        let user = elements(user);
+        let (Some("ok"), Some(Term::Binary(hash)), Some(module)) = (name(ok), user.get(2), user.get(4).and_then(name)) else {
+            return None;
+        };
+        let module = if module == "undefined" { "rabbit_password_hashing_md5" } else { module };
+        Some(StoredPassword { hash: hash.bytes.clone(), module: module.to_owned() })
+    }
+
+    /// One line of text, to be kept in a file of root's.
+    pub fn line(&self) -> String {
+        let hex: String = self.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{} {hex}\n", self.module)
+    }
+
+    fn parse(line: &[u8]) -> Option<StoredPassword> {
+        let (module, hex) = std::str::from_utf8(line).ok()?.trim_end().split_once(' ')?;
+        let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+        let hash: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
+        let known = module.starts_with("rabbit_password_hashing_");
+        known.then_some(StoredPassword { hash: hash?, module: module.to_owned() })
     }
 }
 

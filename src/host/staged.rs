@@ -207,6 +207,10 @@ impl Host for Staged<'_> {
     fn amqp(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
         self.base.amqp(probe)
     }
+
+    fn http(&self, probe: &amqp::Probe) -> Got<amqp::Answer> {
+        self.base.http(probe)
+    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
 
 /// What is to be said about a password file that others can get at. One that they can write to is refused: they would choose the
 /// password.
-fn exposed(desk: &Desk, file: &Path) -> Result<String, Refusal> {
+pub(super) fn exposed(desk: &Desk, file: &Path) -> Result<String, Refusal> {
     // What cannot be looked at (a link, a file that a capture does not hold) is found out when it is read.
     match desk.look.meta(file).unwrap_or(Some(FileMeta { mode: 0o600, uid: 0, gid: 0 })) {
         None => Err(cannot(format!("{}: there is no such password file", file.display()))),

@@ -2,6 +2,7 @@
 use super::{Desk, Proposal, Refusal, broker, cannot};
 use crate::fix::world::{FileMeta, FileState};
 use crate::host::rpc::Mutation;
+use crate::policy::plugin_of;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -46,7 +47,10 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
         let ensure = Mutation::EnsurePlugins { file: path };
         changes.push(broker(ensure.clone(), ensure));
     }
-    Ok(Proposal { changes, summary: format!("enable plugin {name}"), effects: vec!["adds-access"], ..Proposal::default() })
+    let wanted = |client: &crate::policy::ClientIntent| !client.assumed && plugin_of(&client.service) == Some(name.as_str());
+    let decided = desk.intent.clients.iter().any(wanted);
+    let summary = format!("enable plugin {name}");
+    Ok(Proposal { changes, summary, effects: vec!["adds-access"], decided, ..Proposal::default() })
 }
 
 /// The names of a plain `[a,b].` list; `None` for anything that is not as plain.
