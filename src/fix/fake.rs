@@ -528,8 +528,11 @@ pub fn facts(machine: &Machine) -> Facts {
         running: unknown(),
         firewall: unknown(),
         log: log::Log { sources: unknown(), events: unknown(), boot_failure: unknown(), refusals: unknown() },
-        files: files::Files { cookie: unknown(), data_dirs: unknown(), log_dir: unknown() },
+        files: files::Files { cookie: unknown(), data_dirs: unknown(), log_dir: unknown(), sensitive: unknown() },
         resources: resources::Resources {
+            memory_limit: unknown(),
+            broker_files: unknown(),
+            large_files: unknown(),
             data_disk: unknown(),
             memory_total: unknown(),
             memory_available: unknown(),

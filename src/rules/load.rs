@@ -49,7 +49,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("lift-ban", &["client"], &[]),
     ("keep-destination", &["client"], &[]),
     ("let-peers-in", &[], &[]),
-    ("close-port", &["port"], &["service", "allow"]),
+    ("close-port", &["port"], &["service", "allow", "only"]),
     ("open-loopback", &[], &[]),
     ("create-user", &[], &["client", "name", "vhost"]),
     ("grant-permission", &["user", "vhost"], &[]),

@@ -15,6 +15,9 @@ pub struct Params {
     /// More networks that stay.
     #[serde(default)]
     allow: Vec<String>,
+    /// `ipv6`: IPv4 is closed as it is meant to be.
+    #[serde(default)]
+    only: Option<String>,
 }
 
 pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
@@ -36,7 +39,7 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
     keep.sort();
     keep.dedup();
     let interface = way_in(desk).ok_or_else(|| cannot("no interface to other hosts is known"))?;
-    let closed = plan_close_port(firewall, port, &keep, &interface, &reader(desk)).map_err(cannot)?;
+    let closed = plan_close_port(firewall, port, &keep, &interface, params.only.as_deref() == Some("ipv6"), &reader(desk)).map_err(cannot)?;
     if closed.deeds.is_empty() {
         return Err(Refusal::Already);
     }

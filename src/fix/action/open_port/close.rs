@@ -12,8 +12,15 @@ const UNUSED: u16 = 40127;
 /// Rules that may have to be preceded, in both address families.
 const MAX_RULES: usize = 6;
 
-/// Plans to keep everybody but `keep` (networks) from `port`.
-pub fn plan_close_port(fw: &Firewall, port: u16, keep: &[String], interface: &str, read: &Read) -> Result<OpenPort, String> {
+/// Plans to keep everybody but `keep` (networks) from `port`; with `only_v6` where IPv4 is filtered already and IPv6 was forgotten.
+pub fn plan_close_port(
+    fw: &Firewall,
+    port: u16,
+    keep: &[String],
+    interface: &str,
+    only_v6: bool,
+    read: &Read,
+) -> Result<OpenPort, String> {
     let mut sources = Vec::new();
     for network in keep {
         sources.push(span(network).ok_or_else(|| format!("{network} is neither an address nor a network"))?);
@@ -21,7 +28,7 @@ pub fn plan_close_port(fw: &Firewall, port: u16, keep: &[String], interface: &st
     let mut draft = Draft::new(fw);
     let mut local = None;
     for v6 in [false, true] {
-        let Some(own) = fw.own_address(v6) else { continue };
+        let Some(own) = fw.own_address(v6).filter(|_| v6 || !only_v6) else { continue };
         local = local.or(Some(own));
         if let Some(why) = fw.unclear(v6, 0, if v6 { u128::MAX } else { u32::MAX.into() }) {
             return Err(why.to_owned());
@@ -29,7 +36,8 @@ pub fn plan_close_port(fw: &Firewall, port: u16, keep: &[String], interface: &st
         let to = |port| Packet { source: own, destination: own, port, interface: interface.to_owned() };
         for _ in 0..MAX_RULES {
             let Some((who, at)) = draft.copy.let_in(v6, &sources, &to(port)) else { break };
-            let off = fw.let_in(v6, &sources, &to(UNUSED)).is_some();
+            // A filter that is off for both families is not switched on here.
+            let off = !only_v6 && fw.let_in(v6, &sources, &to(UNUSED)).is_some();
             let Some(at) = at.filter(|_| !off) else {
                 return Err(format!(
                     "{} gets in because the packet filter lets every port in: bind the listener to an address that only its users reach, \
