@@ -119,8 +119,8 @@ mod tests {
         assert_eq!(outcome(refused), Answer::AuthRefused { text: "Not management user".into() });
         let fine = b"HTTP/1.1 200 OK\r\nServer: Cowboy\r\n\r\n{\"name\":\"app\"}";
         assert_eq!(outcome(fine), Answer::Connected { server: Some("Cowboy".into()), mechanisms: Vec::new() });
-        assert_eq!(outcome(b"HTTP/1.1 404 Not Found\r\n\r\n").name(), "unknown");
-        assert_eq!((outcome(b"").name(), outcome(b"AMQP\0\0\x09\x01").name()), ("reset", "unknown"));
+        assert_eq!(outcome(b"HTTP/1.1 404 Not Found\r\n\r\n").name(), "not-amqp");
+        assert_eq!((outcome(b"").name(), outcome(b"AMQP\0\0\x09\x01").name()), ("reset", "not-amqp"));
     }
 
     #[test]
