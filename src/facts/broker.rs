@@ -661,7 +661,7 @@ mod tests {
             Call::NodeName => atom("rabbit@mq1"),
             Call::Version => string("3.8.9"),
             Call::OtpRelease => string("23.2.6"),
-            Call::CountQueues(_) => number(0),
+            Call::QueuedMessages(_) => list(vec![]),
             Call::IsRunning => atom("true"),
             Call::ListUsers => list(vec![
                 list(vec![pair("user", binary("guest")), pair("tags", list(vec![atom("administrator")]))]),

@@ -366,8 +366,8 @@ fn login(
     tls: &Fact<Option<Secure>>,
 ) -> (Fact<Option<String>>, String) {
     let not_tried = (Fact::Known(None), String::new());
-    let server = tls.known().and_then(|t| t.as_ref()?.server.clone());
     let over_http = intent.service == "management";
+    let server = tls.known().and_then(|t| t.as_ref()?.server.clone());
     if !over_http && intent.service != "amqp" && !(intent.service == "amqps" && server.is_some()) {
         return not_tried;
     }
@@ -376,9 +376,7 @@ fn login(
     match listener.known().map(String::as_str) {
         Some("listening") => {}
         // Not a word about who we are to somebody else: how it takes an AMQP client's first bytes is all that is asked.
-        Some("foreign" | "other-service") if !over_http => {
-            return outcome(host.amqp(&Probe { to, login: None, tls: None }));
-        }
+        Some("foreign" | "other-service") if !over_http => return outcome(host.amqp(&Probe { to, login: None, tls: None })),
         _ => return not_tried,
     }
     let (Some(user), Some(password_file)) = (&intent.user, &intent.password_file) else { return not_tried };

@@ -43,6 +43,12 @@ fn takes_away(mutation: &Mutation) -> bool {
     matches!(mutation, Mutation::DeleteUser { .. } | Mutation::ClearPermissions { .. } | Mutation::DeleteVhost { .. })
 }
 
+/// All messages of `[[{messages, Number}]]`; `None`: a queue does not tell.
+fn queued(queues: &eetf::Term) -> Option<i64> {
+    let messages = |queue: &eetf::Term| rpc::field(queue, "messages").and_then(rpc::integer);
+    rpc::items(queues)?.iter().map(messages).sum()
+}
+
 impl LiveWorld<'_> {
     /// Writes the stored hash of a user's password to a file of root's, to be put back from there.
     fn keep_password(&self, target: &Target, user: &str, kept: &Path) -> Done {
@@ -57,15 +63,15 @@ impl LiveWorld<'_> {
         self.write_private(kept, stored.line().as_bytes())
     }
 
-    /// Taking back a vhost must not take what clients have put into it since: queues go with their vhost, messages and all.
+    /// Taking back a vhost must not take messages that clients have sent there since: they go with their queues.
     fn holds_nothing(&self, target: &Target, vhost: &str) -> Done {
         let what = format!("vhost {vhost}");
-        let counted = self.dialer.call(target, &Call::CountQueues(vhost.to_owned()));
-        match counted.map(|term| rpc::integer(&term)) {
+        let answer = self.dialer.call(target, &Call::QueuedMessages(vhost.to_owned()));
+        match answer.map(|term| queued(&term)) {
             Ok(Some(0)) => Ok(()),
-            Ok(Some(count)) => Err(Trouble::refused(what, format!("not deleted: it holds {count} queues"))),
-            Ok(None) => Err(Trouble::refused(what, "not deleted: its queues could not be counted")),
-            Err(miss) => Err(Trouble::refused(what, format!("not deleted: its queues could not be counted: {miss}"))),
+            Ok(Some(count)) => Err(Trouble::refused(what, format!("not deleted: {count} messages are in its queues"))),
+            Ok(None) => Err(Trouble::refused(what, "not deleted: its messages could not be counted")),
+            Err(miss) => Err(Trouble::refused(what, format!("not deleted: its messages could not be counted: {miss}"))),
         }
     }
 }

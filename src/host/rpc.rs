@@ -74,8 +74,8 @@ pub enum Call {
     DeprecatedInUse,
     /// `rabbit_policy:list/0`; of each policy its name, its vhost and the keys of its definition alone
     Policies,
-    /// `rabbit_amqqueue:count/1`: queues in a vhost, 0 also where there is no such vhost
-    CountQueues(String),
+    /// `rabbit_amqqueue:info_all/2`: `[[{messages, Number}]]` of the queues in a vhost; none also where there is no such vhost
+    QueuedMessages(String),
     /// `rabbit_prelaunch_conf:get_config_state/0`: the configuration files that the node read when it started
     ConfigState,
     /// `vm_memory_monitor:get_vm_memory_high_watermark/0`: a share of the memory, or `{absolute, Size}`
@@ -296,7 +296,9 @@ impl Call {
             }
             Call::ConnectionsOf(user) => Mfa::new(TRACKING, "count_tracked_items_in", [tuple([atom("user"), binary(user)])]),
             Call::Applications => Mfa::new("application", "which_applications", []),
-            Call::CountQueues(vhost) => Mfa::new("rabbit_amqqueue", "count", [binary(vhost)]),
+            Call::QueuedMessages(vhost) => {
+                Mfa::new("rabbit_amqqueue", "info_all", [binary(vhost), List::from(vec![atom("messages")]).into()])
+            }
             Call::ConfigState => Mfa::new(CONFIGURATION, "get_config_state", []),
             Call::MemoryWatermark => Mfa::new("vm_memory_monitor", "get_vm_memory_high_watermark", []),
             // Its first argument is fetched from the node before (see host::effective).

@@ -53,7 +53,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("open-loopback", &[], &[]),
     ("create-user", &[], &["client", "name", "vhost"]),
     ("grant-permission", &["user", "vhost"], &[]),
-    ("set-user-tags", &["user", "tag"], &["instead_of"]),
+    ("set-user-tags", &["user", "tag"], &[]),
     ("set-password", &["client"], &[]),
     ("reset-watermark", &[], &[]),
     ("add-vhost", &["name"], &[]),

@@ -8,20 +8,16 @@ use serde::Deserialize;
 pub struct Params {
     user: String,
     tag: String,
-    /// A tag that is taken away: the misspelt one.
-    #[serde(default)]
-    instead_of: Option<String>,
 }
 
 pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
-    let Params { user, tag, instead_of } = params;
+    let Params { user, tag } = params;
     let users = desk.node()?.users.known().ok_or_else(|| cannot("the users could not be listed"))?;
     let old = &users.iter().find(|u| u.name == user).ok_or_else(|| cannot(format!("there is no user {user}")))?.tags;
     if old.contains(&tag) {
         return Err(Refusal::Already);
     }
-    let kept = old.iter().filter(|has| Some(*has) != instead_of.as_ref()).cloned();
-    let tags: Vec<String> = kept.chain([tag.clone()]).collect();
+    let tags: Vec<String> = old.iter().chain([&tag]).cloned().collect();
     // A tag is a right: it is given to whom the policy or the options name.
     let decided = desk.intent.clients.iter().any(|client| !client.assumed && client.user.as_ref() == Some(&user));
     Ok(Proposal {

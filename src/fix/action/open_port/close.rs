@@ -115,7 +115,7 @@ fn add(draft: &mut Draft, v6: bool, port: u16, keep: &[String], at: &At, read: &
         return Ok(());
     }
     if draft.copy.manager == "ufw" {
-        let piece = ufw::closing(keep, v6, port, &draft.copy, at)?;
+        let piece = ufw::closing(keep, v6, port, &draft.copy, at, &draft.plan.deeds)?;
         draft.add(piece);
         return Ok(());
     }

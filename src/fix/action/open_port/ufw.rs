@@ -66,8 +66,9 @@ pub(super) fn piece(request: &Request, fw: &Firewall, at: &At, read: &Read) -> R
     })
 }
 
-/// Denies for all but `keep`, before the user rule that allows.
-pub(super) fn closing(keep: &[String], v6: bool, port: u16, fw: &Firewall, at: &At) -> Result<Piece, String> {
+/// Denies for all but `keep`, before the user rule that allows. ufw numbers its IPv6 rules after those for IPv4, so that what the plan
+/// inserted before (`deeds`) counts.
+pub(super) fn closing(keep: &[String], v6: bool, port: u16, fw: &Firewall, at: &At, deeds: &[Deed]) -> Result<Piece, String> {
     let rules = match &fw.ufw_rules {
         Fact::Known(rules) => rules,
         Fact::Unknown(why) => return Err(format!("ufw's rules could not be read: {why}")),
@@ -88,7 +89,8 @@ pub(super) fn closing(keep: &[String], v6: bool, port: u16, fw: &Firewall, at: &
     let first_line = decider.lines.iter().min().and_then(|l| usize::try_from(*l - 1).ok()).unwrap_or(line);
     let mut piece = Piece { by: "ufw".to_owned(), persistent: true, ..Piece::default() };
     let every = if v6 { "::/0" } else { "0.0.0.0/0" };
-    let mut position = decider.position;
+    let inserted = |deed: &&Deed| matches!(deed, Deed::Command { run, .. } if run.get(1).is_some_and(|word| word == "insert"));
+    let mut position = decider.position + deeds.iter().filter(inserted).count();
     for (source, action, target) in
         keep.iter().map(|s| (s.as_str(), "allow", Target::Accept)).chain([(every, "deny", Target::Drop)])
     {
