@@ -280,6 +280,8 @@ struct Files {
     authorities: Vec<Vec<u8>>,
     /// The authorities are there to check certificates of clients: they need not be the server's.
     for_clients: bool,
+    /// The files that the block names.
+    named: Vec<PathBuf>,
     /// Directories to look in for what is missing.
     beside: BTreeSet<PathBuf>,
 }
@@ -292,8 +294,9 @@ impl Collector<'_> {
         let certificates = ders(&certificate);
         // Without a key of its own, the certificate's file is looked in (ssl's default for keyfile).
         let key_file = key.as_ref().or(certificate.as_ref().filter(|_| settings.key.is_none()));
+        let paths = named.iter().filter_map(|(_, n)| Some(PathBuf::from(&n.as_ref()?.path))).collect();
         let beside = named.iter().filter_map(|(_, n)| Path::new(&n.as_ref()?.path).parent().map(Path::to_owned)).collect();
-        let files = Files { certificates, authorities: ders(&ca), for_clients: settings.verify_peer, beside };
+        let files = Files { certificates, authorities: ders(&ca), for_clients: settings.verify_peer, named: paths, beside };
         let first = files.certificates.first().and_then(|der| Some((der, Certificate::parse(der)?)));
         let public = first.as_ref().map(|(_, c)| pem::fingerprint(&c.public_key));
         let the_key = look(key_file).map(|pem| pem.and_then(|p| p.keys.into_iter().next()));
@@ -430,7 +433,8 @@ impl Collector<'_> {
         let mut found = Vec::new();
         for dir in &files.beside {
             let names = optional(self.host.list(dir)).ok().flatten().unwrap_or_default();
-            for path in names.iter().take(MAX_BESIDE).map(|name| dir.join(name)) {
+            let others = names.iter().take(MAX_BESIDE).map(|name| dir.join(name)).filter(|path| !files.named.contains(path));
+            for path in others {
                 let small = self.host.stat(&path, true).is_ok_and(|m| m.kind == Kind::File && m.size <= MAX_SIZE);
                 let usable = || self.user.known().is_none_or(|u| access::may(self.host, u, &path, READ) == Ok(Access::Yes));
                 if let Some(pem) = (small && usable()).then(|| self.host.pem(&path).ok()).flatten() {
@@ -613,7 +617,7 @@ impl Collector<'_> {
         let certificate = first.as_ref().map(|(der, c)| self.cert(der, c));
         let in_file = block.and_then(|(b, _)| b.certificate.known()?.as_ref()).map(|c| &c.sha256);
         let same_as_file = certificate.as_ref().zip(in_file).map(|(served, file)| served.sha256 == *file);
-        let none = Files { certificates: Vec::new(), authorities: Vec::new(), for_clients: false, beside: BTreeSet::new() };
+        let none = Files { certificates: Vec::new(), authorities: Vec::new(), for_clients: false, named: Vec::new(), beside: BTreeSet::new() };
         let chain = first.as_ref().map(|_| self.chain(&served, block.map_or(&none, |(_, files)| files)));
         let refused = matches!(outcome, "alert" | "reset");
         Shake {
@@ -878,4 +882,193 @@ impl Cert {
 /// `2026-11-29`
 fn day(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.strftime("%Y-%m-%d").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::net::Address;
+    use super::*;
+    use crate::host::fake::Fake;
+    use crate::host::pem::tests::{EC_KEY, LOCKED_KEY};
+
+    const CA: &str = include_str!("../host/testdata/ca.pem");
+    const ISSUER: &str = include_str!("../host/testdata/int.pem");
+    const LEAF: &str = include_str!("../host/testdata/leaf.pem");
+    const KEY: &str = include_str!("../host/testdata/leaf.key");
+    const RABBIT: (u32, u32) = (104, 109);
+
+    fn host(certificate: &str, key: &str, ca: &str) -> Fake {
+        Fake::new()
+            .dir("/usr/lib/rabbitmq/lib/rabbitmq_server-4.0.5/plugins", 0o755, 0, 0)
+            .dir("/usr/lib/erlang/releases/27", 0o755, 0, 0)
+            .file("/etc/passwd", "rabbitmq:x:104:109::/var/lib/rabbitmq:/bin/sh\n")
+            .file("/etc/group", "ssl-cert:x:110:\nrabbitmq:x:109:\n")
+            .file("/etc/hosts", "127.0.1.1 mq1\n")
+            .file("/etc/tls/server.pem", certificate)
+            .file_with("/etc/tls/server.key", key, 0o640, 0, RABBIT.1)
+            .file("/etc/tls/ca.pem", ca)
+    }
+
+    fn settings() -> TlsSettings {
+        let at = || Where { file: "/etc/rabbitmq/rabbitmq.conf".into(), line: Some(1), column: Some(1) };
+        let named = |path: &str, key: &str| Some(Named { path: path.into(), key: Some(key.into()), at: at() });
+        TlsSettings {
+            block: "ssl_options".into(),
+            services: vec!["amqps".into()],
+            source: "conf".into(),
+            certificate: named("/etc/tls/server.pem", "ssl_options.certfile"),
+            key: named("/etc/tls/server.key", "ssl_options.keyfile"),
+            ca: named("/etc/tls/ca.pem", "ssl_options.cacertfile"),
+            inline: false,
+            password: false,
+            verify_peer: false,
+            requires_client: false,
+            requires_client_at: None,
+            versions: None,
+            versions_at: None,
+            ciphers: Vec::new(),
+        }
+    }
+
+    fn looked(host: &Fake, settings: TlsSettings, handshake: Option<Handshake>) -> Tls {
+        let address = Address { interface: "eth0".into(), address: "10.0.0.5".into(), prefix: 24, v6: false, up: true, scope: "global".into() };
+        let net = Net { addresses: Fact::Known(vec![address]), ..Net::blank("test") };
+        let names = Names { hostname: Fact::Known("mq1".into()), ..Names::blank("test") };
+        let install = super::super::os::collect_install(host);
+        let around = Around { install: &install, names: &names, net: &net, now: 1_800_000_000 };
+        let mut conf = Conf::blank("test");
+        conf.tls = Fact::Known(vec![settings]);
+        conf.problems = Fact::Known(Vec::new());
+        let listener = Listener {
+            service: "amqps".into(),
+            address: "auto".into(),
+            port: 5671,
+            key: None,
+            at: None,
+            source: "conf".into(),
+            state: Fact::Known("listening".into()),
+            holder: None,
+            loopback: false,
+            address_missing: Fact::Known(false),
+            overlaps: false,
+        };
+        let open = handshake.is_some();
+        let host = handshake.into_iter().fold(host.clone(), |host, h| host.handshake("127.0.0.1:5671".parse().unwrap(), h));
+        collect(&host, &around, &conf, &Fact::Known(if open { vec![listener] } else { Vec::new() }))
+    }
+
+    fn block(host: &Fake) -> Block {
+        looked(host, settings(), None).blocks.known().unwrap()[0].clone()
+    }
+
+    fn chain(host: &Fake) -> Chain {
+        block(host).chain.known().cloned().flatten().unwrap()
+    }
+
+    fn file(host: &Fake, role: &str) -> File {
+        looked(host, settings(), None).files.known().unwrap().iter().find(|f| f.role == role).cloned().unwrap()
+    }
+
+    fn known<T>(value: T) -> Fact<T> {
+        Fact::Known(value)
+    }
+
+    #[test]
+    fn files_that_fit_together() {
+        let host = host(&format!("{LEAF}{ISSUER}"), KEY, CA);
+        let block = block(&host);
+        assert_eq!((block.key_matches, block.key_encrypted), (known(Some(true)), known(Some(false))));
+        let certificate = block.certificate.known().cloned().flatten().unwrap();
+        assert_eq!((certificate.names, certificate.fits_host), (vec!["mq1".to_owned(), "10.0.0.5".to_owned()], known("own".to_owned())));
+        assert_eq!(chain(&host).state, "complete");
+        let key = file(&host, "key");
+        assert_eq!((key.state, key.fits, key.open_to_all), (known("ok".to_owned()), known(Some(true)), known(false)));
+    }
+
+    #[test]
+    fn a_key_of_another_certificate() {
+        let host = host(LEAF, EC_KEY, CA).file("/etc/tls/other.key", KEY);
+        let block = block(&host);
+        assert_eq!((block.key_matches, block.right_key.as_deref()), (known(Some(false)), Some("/etc/tls/other.key")));
+    }
+
+    #[test]
+    fn an_encrypted_key_cannot_be_compared() {
+        let block = block(&host(LEAF, LOCKED_KEY, CA));
+        assert_eq!(block.key_encrypted, known(Some(true)));
+        assert!(block.key_matches.why().is_some());
+    }
+
+    #[test]
+    fn intermediates_come_from_either_file_or_are_missing() {
+        assert_eq!(chain(&host(LEAF, KEY, &format!("{CA}{ISSUER}"))).state, "complete");
+        let alone = chain(&host(LEAF, KEY, CA));
+        assert_eq!((alone.state.as_str(), alone.missing.as_deref()), ("unknown-root", Some("CN=Test issuer")));
+        let beside = chain(&host(LEAF, KEY, CA).file("/etc/tls/int.pem", ISSUER));
+        assert_eq!((beside.state.as_str(), beside.found_in.as_deref()), ("incomplete", Some("/etc/tls/int.pem")));
+        // The issuer is sent, its own is a root that need not be: nothing to complain about.
+        assert_eq!(chain(&host(&format!("{LEAF}{ISSUER}"), KEY, ISSUER)).state, "no-authority");
+    }
+
+    #[test]
+    fn what_the_broker_may_not_read_and_what_is_not_there() {
+        let locked = host(LEAF, KEY, CA).file_with("/etc/tls/server.key", KEY, 0o600, 0, 0);
+        let key = file(&locked, "key");
+        assert_eq!((key.state, key.refused_by.as_deref()), (known("unreadable".to_owned()), Some("/etc/tls/server.key")));
+        let hidden = host(LEAF, KEY, CA).dir("/etc/tls", 0o710, 0, 110);
+        let key = file(&hidden, "certificate");
+        assert_eq!((key.refused_by.as_deref(), key.group.as_deref()), (Some("/etc/tls"), Some("ssl-cert")));
+        let mut other = settings();
+        other.ca = other.ca.map(|ca| Named { path: "/etc/tls/chain.pem".into(), ..ca });
+        let moved = looked(&host(&format!("{LEAF}{ISSUER}"), KEY, CA).file("/etc/tls/int.pem", ISSUER), other, None);
+        let ca = moved.files.known().unwrap()[2].clone();
+        assert_eq!((ca.state, ca.candidate.as_deref()), (known("missing".to_owned()), Some("/etc/tls/int.pem")));
+    }
+
+    fn handshake(end: End, chain: &str) -> Handshake {
+        let chain = Pem::of(chain.as_bytes()).certificates;
+        Handshake { end, version: Some("TLSv1.3".into()), chain, key_proven: Some(true), asks_client: false }
+    }
+
+    fn judged(handshake: Handshake, now: i64) -> Secure {
+        let host = host(&format!("{LEAF}{ISSUER}"), KEY, CA);
+        Secure::judge(&looked(&host, settings(), Some(handshake)), "amqps", 5671, now)
+    }
+
+    #[test]
+    fn a_handshake_is_judged_as_a_client_would() {
+        let now = 1_800_000_000;
+        let good = judged(handshake(End::Established, &format!("{LEAF}{ISSUER}")), now);
+        assert_eq!((good.state.as_str(), good.proven, good.server.is_some()), ("ok", true, true), "{good:?}");
+        let cause = |secure: Secure| (secure.cause.unwrap_or_default(), secure.sees);
+        let told = |cause: &str, sees: &str| (cause.to_owned(), sees.to_owned());
+        let alone = handshake(End::Established, LEAF);
+        assert_eq!(cause(judged(alone.clone(), now)), told("chain", "tls-error"));
+        assert_eq!(cause(judged(alone, i64::MAX)), told("expired", "tls-error"));
+        let alert = End::Alert { name: "handshake_failure".into() };
+        assert_eq!(cause(judged(handshake(alert.clone(), ""), now)), told("handshake", "tls-error"));
+        assert_eq!(cause(judged(handshake(End::Reset, ""), now)), told("handshake", "reset"));
+        let mutual = Handshake { asks_client: true, ..handshake(alert, &format!("{LEAF}{ISSUER}")) };
+        let mutual = judged(mutual, now);
+        assert_eq!((mutual.state.as_str(), mutual.server), ("ok", None));
+        let wrong = Handshake { key_proven: Some(false), ..handshake(End::Refused { why: "x".into() }, LEAF) };
+        assert_eq!(cause(judged(wrong, now)), told("key", "tls-error"));
+    }
+
+    #[test]
+    fn old_versions_depend_on_the_release_of_erlang() {
+        let host = host(LEAF, KEY, CA);
+        let versions = |host: &Fake, named: &[&str]| {
+            let versions = (!named.is_empty()).then(|| named.iter().map(|v| (*v).to_owned()).collect());
+            looked(host, TlsSettings { versions, ..settings() }, None).blocks.known().unwrap()[0].versions.clone()
+        };
+        assert_eq!(versions(&host, &["tlsv1.2", "tlsv1.1"]).legacy, known(Vec::new()));
+        let older = Fake::new()
+            .dir("/usr/lib/rabbitmq/lib/rabbitmq_server-3.8.9/plugins", 0o755, 0, 0)
+            .dir("/usr/lib/erlang/releases/23", 0o755, 0, 0)
+            .file("/etc/passwd", "rabbitmq:x:104:109::/:/bin/sh\n");
+        assert_eq!(versions(&older, &["tlsv1.2", "tlsv1.1"]).legacy, known(vec!["tlsv1.1".to_owned()]));
+        assert_eq!(versions(&older, &[]).offered, known(vec!["tlsv1.2".to_owned(), "tlsv1.1".to_owned(), "tlsv1".to_owned()]));
+        assert_eq!(versions(&host, &["TLSv1.2"]).unknown, ["TLSv1.2"]);
+    }
 }

@@ -137,7 +137,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("rmq-audit-http-{}", std::process::id()));
         std::fs::write(&dir, "app-secret\n").unwrap();
         let login = Login { user: "app".into(), password_file: dir.clone(), vhost: "/".into() };
-        let answer = whoami(&Probe { to, login: Some(login) });
+        let answer = whoami(&Probe { to, login: Some(login), tls: None });
         std::fs::remove_file(&dir).unwrap();
         assert_eq!(answer.map(|a| a.name()), Ok("connected"));
         let request = server.join().unwrap();
