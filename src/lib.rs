@@ -2,6 +2,7 @@
 
 mod ask;
 mod audit;
+mod beyond;
 mod cli;
 mod facts;
 mod findings;

@@ -3,8 +3,9 @@
 //! Stages stand in packet order, which decides what the client *sees*. A stage that can be judged is judged even where an
 //! earlier one fails: the reader wants to know everything that stands in the way, not only the first thing.
 
+use crate::beyond;
 use crate::facts::clients::Client;
-use crate::facts::firewall::Verdict;
+use crate::facts::firewall::{DecidingRule, Verdict};
 use crate::facts::tls::is_tls;
 use crate::facts::{Fact, Facts};
 use crate::findings::Finding;
@@ -28,6 +29,8 @@ pub struct Path {
     pub stages: Vec<StageLine>,
     /// Nobody said that this client must connect.
     pub assumed: bool,
+    /// What to look at next if it still cannot connect, where this host is fine for it; else empty.
+    pub beyond: Vec<String>,
 }
 
 /// Can this client connect?
@@ -140,6 +143,7 @@ pub fn walk(client: &Client, facts: &Facts, findings: &[Finding]) -> Path {
         sees: sees.to_owned(),
         stages: judged.into_iter().map(|(stage, j)| line(stage, j, findings)).collect(),
         assumed: client.assumed,
+        beyond: if state == PathState::Ok { beyond::next_steps(client, facts) } else { Vec::new() },
     }
 }
 
@@ -188,6 +192,9 @@ fn route(client: &Client, facts: &Facts) -> Judged {
             Judged::unknown(format!("this host has no address that {} could use", client.from))
         }
         (Fact::Known(Some(interface)), Fact::Known(Some(_))) => {
+            if let Some((verdict, rule)) = not_routed(client) {
+                return Judged::fail(Basis::Computed, rule.rule.clone(), symptom(&verdict.sees));
+            }
             let known: Vec<String> =
                 [way_back(client, facts, interface), reverse_path(client, facts, interface)].into_iter().flatten().collect();
             let more = if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) };
@@ -216,9 +223,21 @@ fn reverse_path(client: &Client, facts: &Facts, interface: &str) -> Option<Strin
     }
 }
 
+/// The routing tables or rp_filter stop the connection, and no rule of the packet filter.
+fn not_routed(client: &Client) -> Option<(&Verdict, &DecidingRule)> {
+    let verdict = client.firewall.known().filter(|v| ["drop", "reject"].contains(&v.verdict.as_str()))?;
+    let rule = verdict.decided_by.as_ref().filter(|rule| rule.is_routing())?;
+    Some((verdict, rule))
+}
+
 fn firewall(client: &Client) -> Judged {
     match &client.firewall {
         Fact::Unknown(why) => Judged::unknown(why.clone()),
+        // The packet filter itself has nothing against it.
+        Fact::Known(verdict) if not_routed(client).is_some() && verdict.packet == "reply" => {
+            Judged::ok(Basis::Computed, "lets the client's packets in")
+        }
+        Fact::Known(_) if not_routed(client).is_some() => Judged::not_reached("the kernel discards the packet before"),
         Fact::Known(verdict) => match verdict.verdict.as_str() {
             "accept" => Judged::ok(Basis::Computed, let_through(verdict)),
             // Nobody said from where: that some sources are let through is all that can be asked for.

@@ -12,6 +12,7 @@ use super::tls::{self, Secure};
 use super::{Fact, Facts, arrival, broker, net};
 use crate::formats::cidr::Cidr;
 use crate::host::amqp::{Answer, Login, Probe};
+use crate::host::{Connection, ConnectionState};
 use crate::host::{Got, Host};
 use crate::policy::{ClientIntent, Intent, SERVICES, plugin_of};
 use serde::Serialize;
@@ -69,6 +70,8 @@ pub struct Client {
     pub login: Fact<Option<String>>,
     /// What the broker answered to that login; empty if it was not tried or succeeded.
     pub login_text: String,
+    /// Connections of its network to the port that are open at this moment.
+    pub connected: Fact<i64>,
 }
 
 /// Evaluates the intent. A real login is tried where a user and a password file were given and the broker listens.
@@ -95,6 +98,7 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
     let node = node(facts);
     let user = intent.user.as_deref();
     let tls = secure(facts, &intent.service, &port, &listener);
+    let connected = connected(host, from, &port, &way);
     let (login, login_text) = login(host, facts, intent, &port, &way, &listener, &tls);
     Client {
         name: intent.name.clone(),
@@ -125,6 +129,7 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
         has_password: intent.password_file.is_some(),
         login,
         login_text,
+        connected,
     }
 }
 
@@ -226,13 +231,16 @@ pub(super) fn interface_to(addresses: &[net::Address], routes: &[net::Route], so
     if addresses.iter().any(|a| a.address.parse() == Ok(source)) {
         return Some("lo".into());
     }
-    let matching = routes.iter().filter_map(|r| Cidr::parse(&r.to).filter(|c| c.contains(source)).map(|c| (c.prefix, r)));
+    // What is not routed still comes in somewhere; that the answers are lost is for the verdict to say.
+    let usable = routes.iter().filter(|r| !r.blocked);
+    let matching = usable.filter_map(|r| Cidr::parse(&r.to).filter(|c| c.contains(source)).map(|c| (c.prefix, r)));
     matching.max_by_key(|(prefix, r)| (*prefix, -r.metric)).map(|(_, r)| r.interface.clone())
 }
 
 /// Where packets from anywhere come in: the default route's interface, else the first one with a global address.
 fn default_interface(addresses: &[net::Address], routes: &[net::Route]) -> Option<String> {
-    let default = routes.iter().filter(|r| r.to == "0.0.0.0/0").min_by_key(|r| r.metric).map(|r| r.interface.clone());
+    let default =
+        routes.iter().filter(|r| r.to == "0.0.0.0/0" && !r.blocked).min_by_key(|r| r.metric).map(|r| r.interface.clone());
     default.or_else(|| addresses.iter().find(|a| a.scope == "global" && a.up && !a.v6).map(|a| a.interface.clone()))
 }
 
@@ -309,6 +317,29 @@ fn verdict_of(firewall: &Firewall, from: &str, port: &Fact<i64>, way: &Fact<WayI
         "any" => firewall.verdict_for_network(if to.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, to, port, interface),
         "local" => firewall.verdict(&Packet { source: to, destination: to, port, interface: interface.clone() }),
         cidr => firewall.verdict_for_network(cidr, to, port, interface),
+    }
+}
+
+/// Counted before a login is tried from here, which would be one more.
+fn connected(host: &dyn Host, from: &str, port: &Fact<i64>, way: &Fact<WayIn>) -> Fact<i64> {
+    let v6 = way.known().and_then(|w| w.to).is_some_and(|to| to.is_ipv6());
+    let network = match from {
+        "local" => return Fact::Known(0),
+        "any" if v6 => "::/0",
+        "any" => "0.0.0.0/0",
+        cidr => cidr,
+    };
+    let port = match port {
+        Fact::Known(port) => u16::try_from(*port).map_err(|_| format!("{port} is not a port")),
+        Fact::Unknown(why) => Err(why.clone()),
+    };
+    match (port, Cidr::parse(network)) {
+        (Ok(port), Some(network)) => {
+            let open = |c: &Connection| c.state == ConnectionState::Established && !c.peer.ip().to_canonical().is_loopback();
+            host.connections(port, &network).map(|all| all.iter().filter(|c| open(c)).count() as i64).into()
+        }
+        (Err(why), _) => Fact::Unknown(why),
+        (_, None) => Fact::Unknown(format!("{from} is no network")),
     }
 }
 

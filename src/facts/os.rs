@@ -22,6 +22,17 @@ pub struct Os {
     pub now: i64,
     /// Boot time of the kernel, seconds since the epoch (`btime` of /proc/stat).
     pub boot_time: Fact<i64>,
+    /// Whose virtual machine this is, as its firmware tells; null: nobody's that is known here, or no machine of its own.
+    pub cloud: Fact<Option<Cloud>>,
+}
+
+/// A provider of virtual machines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Cloud {
+    pub name: String,
+    /// What it calls the packet filters before its machines.
+    pub filter: String,
 }
 
 /// A RabbitMQ installation (from the directory names under /usr/lib/rabbitmq/lib; no process is started to ask).
@@ -56,6 +67,7 @@ pub fn collect(host: &dyn Host) -> Os {
         init: init(host).into(),
         now: identity.now,
         boot_time: boot_time(host).into(),
+        cloud: cloud(host).into(),
     }
 }
 
@@ -80,6 +92,32 @@ fn init(host: &dyn Host) -> Got<String> {
 }
 
 /// `btime` of /proc/stat, seconds since the epoch.
+/// Marks in the firmware's tables (SMBIOS), the provider, and the name of its packet filters.
+const CLOUDS: [(&str, &str, &str); 11] = [
+    ("Amazon EC2", "Amazon EC2", "the security group (and network ACL)"),
+    ("Google Compute Engine", "Google Cloud", "the VPC's firewall rules"),
+    // The chassis tag of Azure's machines; Hyper-V has the same vendor.
+    ("7783-7084-3265-9085-8269-3286-77", "Microsoft Azure", "the network security group"),
+    ("DigitalOcean", "DigitalOcean", "the cloud firewall"),
+    ("Hetzner", "Hetzner Cloud", "the cloud firewall"),
+    ("Alibaba Cloud", "Alibaba Cloud", "the security group"),
+    ("OracleCloud.com", "Oracle Cloud", "the security list (and network security group)"),
+    ("OpenStack", "an OpenStack cloud", "the security group"),
+    ("Vultr", "Vultr", "the firewall group"),
+    ("Scaleway", "Scaleway", "the security group"),
+    ("Exoscale", "Exoscale", "the security group"),
+];
+
+fn cloud(host: &dyn Host) -> Got<Option<Cloud>> {
+    const DMI: &str = "/sys/class/dmi/id";
+    let mut told = String::new();
+    for name in ["sys_vendor", "product_name", "chassis_asset_tag"] {
+        told += &optional(read_text(host, format!("{DMI}/{name}")))?.unwrap_or_default();
+    }
+    let found = CLOUDS.iter().find(|(mark, ..)| told.contains(mark));
+    Ok(found.map(|(_, name, filter)| Cloud { name: (*name).to_owned(), filter: (*filter).to_owned() }))
+}
+
 fn boot_time(host: &dyn Host) -> Got<i64> {
     let text = read_text(host, "/proc/stat")?;
     let value = text.lines().find_map(|l| l.strip_prefix("btime "));
@@ -151,6 +189,7 @@ impl Blank for Os {
             init: Fact::blank(why),
             now: 0,
             boot_time: Fact::blank(why),
+            cloud: Fact::blank(why),
         }
     }
 }

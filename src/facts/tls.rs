@@ -617,7 +617,13 @@ impl Collector<'_> {
         let certificate = first.as_ref().map(|(der, c)| self.cert(der, c));
         let in_file = block.and_then(|(b, _)| b.certificate.known()?.as_ref()).map(|c| &c.sha256);
         let same_as_file = certificate.as_ref().zip(in_file).map(|(served, file)| served.sha256 == *file);
-        let none = Files { certificates: Vec::new(), authorities: Vec::new(), for_clients: false, named: Vec::new(), beside: BTreeSet::new() };
+        let none = Files {
+            certificates: Vec::new(),
+            authorities: Vec::new(),
+            for_clients: false,
+            named: Vec::new(),
+            beside: BTreeSet::new(),
+        };
         let chain = first.as_ref().map(|_| self.chain(&served, block.map_or(&none, |(_, files)| files)));
         let refused = matches!(outcome, "alert" | "reset");
         Shake {
@@ -931,7 +937,14 @@ mod tests {
     }
 
     fn looked(host: &Fake, settings: TlsSettings, handshake: Option<Handshake>) -> Tls {
-        let address = Address { interface: "eth0".into(), address: "10.0.0.5".into(), prefix: 24, v6: false, up: true, scope: "global".into() };
+        let address = Address {
+            interface: "eth0".into(),
+            address: "10.0.0.5".into(),
+            prefix: 24,
+            v6: false,
+            up: true,
+            scope: "global".into(),
+        };
         let net = Net { addresses: Fact::Known(vec![address]), ..Net::blank("test") };
         let names = Names { hostname: Fact::Known("mq1".into()), ..Names::blank("test") };
         let install = super::super::os::collect_install(host);
@@ -979,7 +992,10 @@ mod tests {
         let block = block(&host);
         assert_eq!((block.key_matches, block.key_encrypted), (known(Some(true)), known(Some(false))));
         let certificate = block.certificate.known().cloned().flatten().unwrap();
-        assert_eq!((certificate.names, certificate.fits_host), (vec!["mq1".to_owned(), "10.0.0.5".to_owned()], known("own".to_owned())));
+        assert_eq!(
+            (certificate.names, certificate.fits_host),
+            (vec!["mq1".to_owned(), "10.0.0.5".to_owned()], known("own".to_owned()))
+        );
         assert_eq!(chain(&host).state, "complete");
         let key = file(&host, "key");
         assert_eq!((key.state, key.fits, key.open_to_all), (known("ok".to_owned()), known(Some(true)), known(false)));

@@ -472,6 +472,7 @@ pub fn facts(machine: &Machine) -> Facts {
             init: Fact::Known("systemd".into()),
             now: 0,
             boot_time: unknown(),
+            cloud: unknown(),
         },
         install: Fact::Known(Some(install)),
         release: unknown(),

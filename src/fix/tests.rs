@@ -473,6 +473,7 @@ fn a_port_is_not_opened_for_nobody_in_particular() {
             limit: Fact::Known(None),
         },
         has_password: false,
+        connected: Fact::Known(0),
         login: Fact::Known(None),
         login_text: String::new(),
     });

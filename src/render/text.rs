@@ -3,6 +3,7 @@
 use super::excerpt::excerpt;
 use super::page::Page;
 use super::term::{Term, Tone, clean, wrap};
+use super::why::BEYOND;
 use crate::facts::Where;
 use crate::facts::exposure::Exposed;
 use crate::findings::Finding;
@@ -36,6 +37,9 @@ pub fn render(report: &Report, term: &Term, detail: Detail) -> String {
         out.excerpt(first);
         out.errors(&errors);
         out.seen(report);
+    }
+    if errors.is_empty() {
+        out.beyond(report);
     }
     out.warnings(report, detail.verbose);
     if detail.verbose {
@@ -165,6 +169,21 @@ impl Page<'_> {
             self.wrapped(2, "Nobody said who must connect (--from CIDR, or policy.toml), so clients on other hosts are assumed.");
         }
         if !blocked.is_empty() {
+            self.blank();
+        }
+    }
+
+    /// Nothing is wrong here, and somebody asked about a client: where else to look.
+    fn beyond(&mut self, report: &Report) {
+        let fine: Vec<&Path> = report.paths.iter().filter(|p| !p.beyond.is_empty()).collect();
+        for path in &fine {
+            self.wrapped(0, &format!("This host lets {} in. {BEYOND}", client_name(path)));
+            for step in &path.beyond {
+                let lead = format!("  {} ", self.term.dot());
+                self.item(&lead, 4, step);
+            }
+        }
+        if !fine.is_empty() {
             self.blank();
         }
     }
@@ -571,6 +590,7 @@ mod tests {
                 sees: "timeout".into(),
                 stages: Vec::new(),
                 assumed: true,
+                beyond: Vec::new(),
             }],
             counts: Counts { error: 2, warning: 1, pass: 38, waived: 1, ..Counts::default() },
             findings: vec![key, firewall, loops, limit, waived],

@@ -272,6 +272,9 @@ fn lead(rule: &DecidingRule) -> String {
 }
 
 /// What the client meets, and the next command.
+/// What leads to the steps beyond this host.
+pub const BEYOND: &str = "If it still cannot connect, the reason lies beyond this host:";
+
 fn ending(path: &Path, term: &Term) -> String {
     let from = clean(&path.from);
     let (tone, mark, sentence) = match path.state {
@@ -297,9 +300,12 @@ fn ending(path: &Path, term: &Term) -> String {
             out.push_str(&format!("Fix:  {}\n", term.paint(Tone::Strong, &command)));
         }
         PathState::Ok => {
-            let beyond =
-                "Beyond this host: cloud security groups, NAT and the client's own name look-up cannot be seen from here.";
-            indented(&mut out, 2, beyond, term);
+            if !path.beyond.is_empty() {
+                indented(&mut out, 2, BEYOND, term);
+            }
+            for step in &path.beyond {
+                indented(&mut out, 4, &clean(&format!("{} {step}", term.dot())), term);
+            }
         }
         PathState::Unknown => {}
     }
@@ -418,6 +424,7 @@ mod tests {
             sees: verdict.sees.clone(),
             stages: vec![stage],
             assumed: false,
+            beyond: Vec::new(),
         };
         let (interface, manager) = (Some("eth0".into()), Some("ufw".into()));
         let why = Why {
