@@ -518,6 +518,8 @@ mod tests {
             exit_status: 0,
             restarts: 0,
             main_pid: 1,
+            fragment: None,
+            condition_failed: false,
             drop_ins: vec!["/etc/systemd/system/rabbitmq-server.service.d/env.conf".into()],
             needs_reload: false,
             limit_nofile: None,

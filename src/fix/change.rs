@@ -344,16 +344,29 @@ impl Doer<'_> {
             Op::RemoveRule { table, chain, comment } => self.remove_rule(table, chain, comment),
             Op::Restart { unit } => self.start("restart", unit),
             Op::Start { unit } => {
+                self.read_unit(unit)?;
                 self.world.command(&argv(&["systemctl", "reset-failed", unit]), COMMAND_LIMIT)?;
                 self.start("start", unit)
             }
             Op::Settle { unit, was: Was::Running } => self.start("restart", unit),
             Op::Settle { unit, was: Was::Stale } => self.start("start", unit),
-            Op::Settle { unit, was: Was::Stopped } => self.world.command(&argv(&["systemctl", "stop", unit]), self.start_limit),
+            Op::Settle { unit, was: Was::Stopped } => {
+                self.world.command(&argv(&["systemctl", "stop", unit]), self.start_limit)?;
+                self.read_unit(unit)
+            }
             Op::Settle { unit, was: Was::Trying } => {
+                self.read_unit(unit)?;
                 self.world.command(&argv(&["systemctl", "--no-block", "restart", unit]), COMMAND_LIMIT)
             }
         }
+    }
+
+    /// Lets systemd read the unit's files where this run, or somebody before it, changed them: what it would do else is what they said.
+    fn read_unit(&self, unit: &str) -> Done {
+        if self.world.unit(unit)?.needs_reload {
+            self.world.command(&argv(&["systemctl", "daemon-reload"]), COMMAND_LIMIT)?;
+        }
+        Ok(())
     }
 
     /// The rule's handle is not known before it is there, and a chain may have been loaded anew since.
@@ -373,6 +386,7 @@ impl Doer<'_> {
     /// systemd's own limit for a start is ten minutes on Debian, so the job is only queued and the wait is ours.
     fn start(&self, verb: &str, unit: &str) -> Done {
         let what = format!("{unit} to {verb}");
+        self.read_unit(unit)?;
         // A counter of earlier failures must not make this start look like one.
         let _ = self.world.command(&argv(&["systemctl", "reset-failed", unit]), COMMAND_LIMIT);
         let old_pid = if verb == "restart" { self.world.unit(unit)?.main_pid } else { 0 };

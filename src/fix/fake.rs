@@ -238,6 +238,7 @@ impl World for Fake {
             result: if running { "success" } else { "exit-code" }.into(),
             restarts: 0,
             main_pid: if running { self.pid.get() } else { 0 },
+            needs_reload: false,
         })
     }
 
@@ -440,6 +441,8 @@ pub fn facts(machine: &Machine) -> Facts {
         exit_status: 0,
         restarts: 0,
         main_pid: 0,
+        fragment: None,
+        condition_failed: false,
         drop_ins: Vec::new(),
         needs_reload: false,
         limit_nofile: None,
@@ -467,6 +470,7 @@ pub fn facts(machine: &Machine) -> Facts {
         },
         install: Fact::Known(Some(install)),
         unit: Fact::Known(Some(unit)),
+        service: Blank::blank("not looked at"),
         process: process::Processes { beam: unknown(), epmd: unknown(), other_brokers: unknown() },
         sockets: unknown(),
         net: net::Net {

@@ -69,6 +69,8 @@ pub struct UnitNow {
     pub restarts: i64,
     /// 0: none.
     pub main_pid: i64,
+    /// Its files were changed since systemd read them.
+    pub needs_reload: bool,
 }
 
 /// The read half that planning needs: the live host, a capture and a file tree serve it alike.

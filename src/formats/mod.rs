@@ -10,3 +10,4 @@ pub mod netlink;
 pub mod rabbitmq_conf;
 pub mod schema;
 pub mod shell;
+pub mod unit_file;

@@ -35,6 +35,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("unit-start", &["unit"], &[]),
     ("unit-unmask", &["unit"], &[]),
     ("unit-reset-failed", &["unit"], &[]),
+    ("edit-unit", &["file", "directive"], &["instead", "add"]),
     ("restart-broker", &[], &[]),
     ("set-conf", &["key", "value"], &["file"]),
     ("unset-conf", &["key", "file", "line"], &[]),

@@ -58,6 +58,7 @@ actions! {
     "comment-conf" Host comment_conf,
     "rename-conf-key" Host rename_conf_key,
     "set-conf-line" Host set_conf_line,
+    "edit-unit" Host edit_unit,
     "comment-env" Host comment_env,
     "unset-env" Host unset_env,
     "unset-conf" Host unset_conf,
