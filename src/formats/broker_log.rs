@@ -130,7 +130,6 @@ static SIGNATURES: &[Signature] = &[
     cause("vm-threads", "Failed to create main thread"),
     cause("vm-threads", "Failed to create scheduler thread"),
     // --- files and data
-    cause("data-unwritable", "feature_flags_file_read_error"),
     cause("data-unwritable", "could_not_write_file"),
     cause("no-space", "enospc"),
     cause("read-only", "erofs"),
@@ -141,7 +140,6 @@ static SIGNATURES: &[Signature] = &[
     cause("data-unwritable", "Ra could not create its data directory"),
     cause("required-feature-flag", "required feature flag not enabled"),
     cause("required-feature-flag", "Failed to initialize feature flags registry"),
-    cause("inconsistent-cluster", "inconsistent_cluster"),
     cause("required-feature-flag", "disabled_required_feature_flag"),
     cause("deprecated-feature-denied", "deprecated features can't be denied"),
     cause("erlang-too-old", "This RabbitMQ version cannot run on Erlang"),
