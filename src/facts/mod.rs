@@ -168,7 +168,7 @@ pub fn collect(host: &dyn Host) -> Facts {
             let started = process.beam.known().and_then(|b| b.as_ref()).map(|b| b.started);
             let unit_since = unit.known().and_then(|u| u.as_ref()).map(|u| u.since);
             let log = guarded(|| log::collect(host, &names.node, started, unit_since));
-            let files = guarded(|| files::collect(host, &install, &env, &names));
+            let files = guarded(|| files::collect(host, &install, &env, &names, &node));
             let runs = process.beam.as_ref().map(Option::is_some);
             let service = guarded(|| service::collect(host, &unit, &install, &files, &runs));
             (log, files, service, guarded(|| resources::collect(host, &env, &names, &process)))
@@ -274,6 +274,7 @@ impl Blank for env::Env {
             file: String::new(),
             present: Fact::blank(why),
             vars: Fact::blank(why),
+            vm_flags: Fact::blank(why),
             secret_readable: Fact::blank(why),
             process: Default::default(),
             problems: Fact::blank(why),

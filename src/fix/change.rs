@@ -140,6 +140,8 @@ fn describe_mutation(mutation: &Mutation) -> String {
         Mutation::EnsurePlugins { file } => format!("broker: start and stop plugins as {} says", file.display()),
         Mutation::ResumeListeners => "broker: resume all client listeners".into(),
         Mutation::SuspendListeners => "broker: suspend all client listeners".into(),
+        Mutation::Revive => "broker: end the maintenance mode".into(),
+        Mutation::Drain => "broker: begin the maintenance mode".into(),
     }
 }
 

@@ -494,6 +494,7 @@ pub fn facts(machine: &Machine) -> Facts {
             file: "/etc/rabbitmq/rabbitmq-env.conf".into(),
             present: unknown(),
             vars: unknown(),
+            vm_flags: unknown(),
             secret_readable: unknown(),
             process: Default::default(),
             problems: unknown(),
@@ -521,7 +522,7 @@ pub fn facts(machine: &Machine) -> Facts {
         running: unknown(),
         firewall: unknown(),
         log: log::Log { sources: unknown(), events: unknown(), boot_failure: unknown(), refusals: unknown() },
-        files: files::Files { cookie: unknown(), data_dirs: unknown(), log_dir: unknown() },
+        files: Blank::blank("not looked at"),
         resources: resources::Resources {
             data_disk: unknown(),
             memory_total: unknown(),

@@ -65,6 +65,9 @@ impl Look for LiveWorld<'_> {
     fn meta(&self, path: &Path) -> Done<Option<FileMeta>> {
         HostLook(self.host).meta(path)
     }
+    fn list(&self, path: &Path) -> Done<Option<Vec<String>>> {
+        HostLook(self.host).list(path)
+    }
 }
 
 impl World for LiveWorld<'_> {

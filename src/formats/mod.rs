@@ -6,6 +6,7 @@ pub mod env_conf;
 pub mod erlang;
 pub mod hosts;
 pub mod iptables_save;
+pub mod mend;
 pub mod netlink;
 pub mod rabbitmq_conf;
 pub mod schema;

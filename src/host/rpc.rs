@@ -137,6 +137,10 @@ pub enum Mutation {
     ResumeListeners,
     /// `rabbit_maintenance:suspend_all_client_listeners/0`
     SuspendListeners,
+    /// `rabbit_maintenance:revive/0`: ends the maintenance mode
+    Revive,
+    /// `rabbit_maintenance:drain/0`: begins it
+    Drain,
 }
 
 /// What is kept of each listener in the answer to [`Call::RanchInfo`].
@@ -298,6 +302,8 @@ impl Mutation {
             }
             Mutation::ResumeListeners => Mfa::new("rabbit_maintenance", "resume_all_client_listeners", []),
             Mutation::SuspendListeners => Mfa::new("rabbit_maintenance", "suspend_all_client_listeners", []),
+            Mutation::Revive => Mfa::new("rabbit_maintenance", "revive", []),
+            Mutation::Drain => Mfa::new("rabbit_maintenance", "drain", []),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Gives files and directories back to the broker's user.
-use super::{Desk, Proposal, Refusal, cannot};
+use super::{Desk, Proposal, Refusal, UnitNeed, cannot};
 use crate::fix::change::Change;
 use crate::fix::world::FileMeta;
 use serde::Deserialize;
@@ -9,19 +9,20 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields)]
 pub struct Params {
     path: PathBuf,
-    /// Also what lies directly inside and belongs to somebody else.
+    /// Also what lies below and belongs to somebody else.
     #[serde(default)]
     recursive: bool,
 }
 
-/// So many foreign entries are listed by the facts; there may be more.
-const MOST: usize = 20;
+/// Entries whose owner is changed one by one, each of them journalled; more are a chown by hand.
+const MOST: usize = 600;
 
 pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
     desk.own(&params.path)?;
     let (uid, gid) = desk.broker_ids().ok_or_else(|| cannot("the user rabbitmq is not known"))?;
     let inside = if params.recursive { foreign(&params.path, desk)? } else { Vec::new() };
     let mut changes = Vec::new();
+    let environment = params.path.to_string_lossy() == desk.facts.env.file;
     for path in std::iter::once(params.path.clone()).chain(inside) {
         let before = desk.look.meta(&path)?.ok_or_else(|| cannot(format!("{}: not there", path.display())))?;
         let after = FileMeta { uid, gid, ..before };
@@ -37,20 +38,37 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
         summary: format!("give {}{more} to the broker's user", params.path.display()),
         claims: vec![(format!("owner of {}", params.path.display()), format!("{uid}:{gid}"))],
         changes,
-        unit: desk.start_if_failing(),
+        // What the environment file says counts from the next start on.
+        unit: if environment { UnitNeed::Restart } else { desk.start_if_failing() },
         ..Proposal::default()
     })
 }
 
-/// What lies directly inside a directory of the broker and cannot be written by it.
+/// What lies below a directory of the broker and belongs to somebody else. Of the log directory only what is known to be in the way: systemd
+/// writes to some of the files itself.
 fn foreign(dir: &Path, desk: &Desk) -> Result<Vec<PathBuf>, Refusal> {
     let files = &desk.facts.files;
-    let data = files.data_dirs.known().into_iter().flatten();
-    let log = files.log_dir.known().into_iter().flatten();
-    let Some(facts) = data.chain(log).find(|known| Path::new(&known.path) == dir) else { return Ok(Vec::new()) };
-    if facts.foreign_entries.len() >= MOST {
-        return Err(cannot(format!("too much in it belongs to somebody else: chown -R rabbitmq:rabbitmq {}", dir.display())));
+    if let Some(log) = files.log_dir.known().into_iter().flatten().find(|known| Path::new(&known.path) == dir) {
+        let names = log.foreign_entries.iter().filter_map(|entry| Path::new(entry).file_name());
+        return Ok(names.map(|name| dir.join(name)).collect());
     }
-    let names = facts.foreign_entries.iter().filter_map(|entry| Path::new(entry).file_name());
-    Ok(names.map(|name| dir.join(name)).collect())
+    let (uid, _) = desk.broker_ids().ok_or_else(|| cannot("the user rabbitmq is not known"))?;
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(at) = todo.pop() {
+        for name in desk.look.list(&at)?.unwrap_or_default() {
+            let path = at.join(name);
+            // A symbolic link is left alone, wherever it leads.
+            let Ok(Some(meta)) = desk.look.meta(&path) else { continue };
+            if meta.uid != uid {
+                found.push(path.clone());
+            }
+            todo.push(path);
+            if todo.len() + found.len() > 20 * MOST || found.len() >= MOST {
+                return Err(cannot(format!("too much in it belongs to somebody else: chown -R rabbitmq:rabbitmq {}", dir.display())));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
