@@ -403,6 +403,24 @@ fn limits(facts: &Facts) -> Judged {
             Fact::Unknown(why) => Judged::unknown(why.clone()),
         },
         Fact::Known(None) => Judged::not_reached("not checked while RabbitMQ is not running"),
-        Fact::Unknown(why) => Judged::unknown(why.clone()),
+        Fact::Unknown(why) => match alarms_in_log(facts) {
+            Some(alarms) if alarms.is_empty() => Judged::ok(Basis::Observed, "no alarm in the log since the start"),
+            Some(alarms) => {
+                let detail = format!("{} alarm in the log: publishers are blocked", alarms.join(" and "));
+                Judged::fail(Basis::Observed, detail, "hangs")
+            }
+            None => Judged::unknown(why.clone()),
+        },
     }
+}
+
+/// The alarms that the log knows of; `None`: what was read of it does not go back to the start of the broker.
+fn alarms_in_log(facts: &Facts) -> Option<Vec<&'static str>> {
+    let events = facts.log.events.known()?;
+    let start = events.iter().rposition(|e| e.signature == "boot-completed")?;
+    let set = |name: &'static str| {
+        let last = events[start..].iter().rfind(|e| e.signature.strip_suffix("-cleared").unwrap_or(&e.signature) == name);
+        last.is_some_and(|e| e.signature == name).then_some(name.trim_end_matches("-alarm"))
+    };
+    Some(["memory-alarm", "disk-alarm", "fd-alarm"].into_iter().filter_map(set).collect())
 }

@@ -71,7 +71,13 @@ const TASKS: u64 = 48;
 const FILES: u64 = 128;
 
 /// Looks at the unit's files and at what they name.
-pub fn collect(host: &dyn Host, unit: &Fact<Option<Unit>>, install: &Fact<Option<Install>>, files: &Files, runs: &Fact<bool>) -> Service {
+pub fn collect(
+    host: &dyn Host,
+    unit: &Fact<Option<Unit>>,
+    install: &Fact<Option<Install>>,
+    files: &Files,
+    runs: &Fact<bool>,
+) -> Service {
     let unit = match unit {
         Fact::Known(unit) => unit.as_ref(),
         Fact::Unknown(why) => return Service::blank(why),
@@ -183,17 +189,15 @@ fn problems(
     let Some(unit) = unit else { return Fact::Known(Vec::new()) };
     let mut look = Look { host, unit, all, packaged: packaged(host), found: Vec::new() };
     let jit = install.known().and_then(|i| i.as_ref()?.erlang.known()?.as_ref()?.parse().ok()).is_some_and(|otp: u32| otp >= 24);
-    let looked = look
-        .accounts()
-        .and_then(|()| look.paths(files))
-        .and_then(|()| look.programs())
-        .and_then(|()| look.requirements())
-        .map(|()| {
-            look.start();
-            look.limits();
-            look.network();
-            look.memory_protection(jit);
-        });
+    let looked =
+        look.accounts().and_then(|()| look.paths(files)).and_then(|()| look.programs()).and_then(|()| look.requirements()).map(
+            |()| {
+                look.start();
+                look.limits();
+                look.network();
+                look.memory_protection(jit);
+            },
+        );
     let mut found = look.found;
     let place = |at: &Where| (all.iter().position(|d| d.at == *at), at.line);
     found.sort_by_key(|p| place(&p.at));
@@ -262,7 +266,11 @@ impl Look<'_> {
             }
             // Other sources of accounts are not asked; systemd's own failure says it as well.
             if self.unit.exit_status == status || files_only(self.host, name)? {
-                self.put(code, &directive, format!("{name}={}: there is no such {} on this host", directive.value, name.to_lowercase()));
+                self.put(
+                    code,
+                    &directive,
+                    format!("{name}={}: there is no such {} on this host", directive.value, name.to_lowercase()),
+                );
             }
         }
         Ok(())
@@ -324,12 +332,14 @@ impl Look<'_> {
         let local_only = self.each("IPAddressAllow").flat_map(|d| d.words()).all(|w| w == "localhost" || w.starts_with("127."));
         let denies = self.each("IPAddressDeny").find(|d| d.words().any(|w| w == "any" || w == "0.0.0.0/0")).cloned();
         if let Some(directive) = denies.filter(|_| local_only) {
-            let message = format!("IPAddressDeny={}: packets of all other hosts are dropped before the broker sees them", directive.value);
+            let message =
+                format!("IPAddressDeny={}: packets of all other hosts are dropped before the broker sees them", directive.value);
             self.put("address-deny", &directive, message);
         }
         let families: Vec<Directive> = self.each("RestrictAddressFamilies").cloned().collect();
         let (allowed, refused): (Vec<_>, Vec<_>) = families.iter().flat_map(|d| d.words()).partition(|w| !w.starts_with('~'));
-        let without = if refused.is_empty() { !allowed.is_empty() && !allowed.contains(&"AF_INET") } else { refused.contains(&"~AF_INET") };
+        let without =
+            if refused.is_empty() { !allowed.is_empty() && !allowed.contains(&"AF_INET") } else { refused.contains(&"~AF_INET") };
         if let Some(directive) = families.first().filter(|_| without) {
             self.put("address-families", directive, format!("{}={}: no IPv4 sockets", directive.name, directive.value));
         }
@@ -398,7 +408,8 @@ impl Look<'_> {
         for (path, writes) in written.iter().map(|p| (p, true)).chain(read.iter().map(|p| (p, false))) {
             let over = views.iter().filter(|(prefix, ..)| Path::new(path).starts_with(prefix));
             // The innermost counts; of two on one directory the one that allows more.
-            let Some((_, view, directive)) = over.max_by_key(|(prefix, view, _)| (Path::new(prefix).components().count(), *view)) else {
+            let Some((_, view, directive)) = over.max_by_key(|(prefix, view, _)| (Path::new(prefix).components().count(), *view))
+            else {
                 continue;
             };
             if !matches!((view, writes), (View::Writable, _) | (View::ReadOnly, false)) {
@@ -433,7 +444,8 @@ impl Look<'_> {
         ] {
             for directive in self.each(name) {
                 let paths = directive.words().map(|w| w.trim_start_matches(['-', '+']));
-                let paths = paths.map(|w| w.split(':').nth(usize::from(name.starts_with("Bind"))).or(w.split(':').next()).unwrap_or(w));
+                let paths =
+                    paths.map(|w| w.split(':').nth(usize::from(name.starts_with("Bind"))).or(w.split(':').next()).unwrap_or(w));
                 all.extend(paths.map(|path| (path.to_owned(), view, directive.clone())));
             }
         }
@@ -474,7 +486,10 @@ fn files_only(host: &dyn Host, kind: &str) -> Got<bool> {
     let database = if kind == "User" { "passwd:" } else { "group:" };
     let text = optional(read_text(host, "/etc/nsswitch.conf"))?.unwrap_or_default();
     let line = text.lines().find_map(|l| l.trim().strip_prefix(database));
-    Ok(line.unwrap_or("files").split_whitespace().all(|w| matches!(w, "files" | "systemd" | "compat" | "altfiles") || w.starts_with('[')))
+    Ok(line
+        .unwrap_or("files")
+        .split_whitespace()
+        .all(|w| matches!(w, "files" | "systemd" | "compat" | "altfiles") || w.starts_with('[')))
 }
 
 /// A time span of systemd.time(7) in whole seconds; `None`: without limit, or not understood.

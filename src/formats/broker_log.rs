@@ -709,8 +709,16 @@ mod tests {
             ("/usr/lib/rabbitmq/bin/rabbitmq-server: 68: exec: erl: not found\n", "erl-missing", "exec: erl: not found"),
             ("erts_mmap: Failed to create super carrier of size 1024 MB\n", "vm-memory", "size 1024 MB"),
             ("eheap_alloc: Cannot allocate 1048576 bytes of memory (of type \"heap\").\n", "vm-memory", "1048576"),
-            ("bad number of processes 5\nUsage: beam.smp [flags] [ -- [init_args] ]\nThe flags are:\n", "bad-vm-flag", "bad number of processes 5"),
-            ("/usr/lib/erlang/erts-13.1.5/bin/beam.smp unknown flag -Zx\nUsage: beam.smp [flags] [ -- [init_args] ]\n", "bad-vm-flag", "unknown flag -Zx"),
+            (
+                "bad number of processes 5\nUsage: beam.smp [flags] [ -- [init_args] ]\nThe flags are:\n",
+                "bad-vm-flag",
+                "bad number of processes 5",
+            ),
+            (
+                "/usr/lib/erlang/erts-13.1.5/bin/beam.smp unknown flag -Zx\nUsage: beam.smp [flags] [ -- [init_args] ]\n",
+                "bad-vm-flag",
+                "unknown flag -Zx",
+            ),
         ] {
             let e = one(text);
             assert_eq!(e.signature, want);
@@ -721,9 +729,14 @@ mod tests {
     #[test]
     fn cookies_that_erlang_does_not_take() {
         let head = "2026-11-29 02:37:44.059544+00:00 [notice] <0.44.0> ";
-        let line = |why: &str| format!("{head}Application rabbitmq_prelaunch exited with reason: {{{{shutdown,{{failed_to_start_child,auth,{why}}}}}}}\n");
+        let line = |why: &str| {
+            format!(
+                "{head}Application rabbitmq_prelaunch exited with reason: {{{{shutdown,{{failed_to_start_child,auth,{why}}}}}}}\n"
+            )
+        };
         assert_eq!(failure(&line("{\"Too short cookie string\",[{auth,init_no_setcookie,0,[]}]}")).0, "cookie-empty");
-        let (signature, text) = failure(&line("{system_limit,[{erlang,list_to_atom,[\"AAAAAAAA\"],[]},{auth,init_no_setcookie,0,[]}]}"));
+        let (signature, text) =
+            failure(&line("{system_limit,[{erlang,list_to_atom,[\"AAAAAAAA\"],[]},{auth,init_no_setcookie,0,[]}]}"));
         assert_eq!(signature, "cookie-too-long");
         assert!(!text.contains("AAAA"), "{text}");
     }

@@ -22,6 +22,11 @@ const TYPOGRAPHIC: &[(&str, &str)] = &[
     ("\u{200b}", ""),
 ];
 
+/// The text with plain quotation marks in the place of typographic ones; `None`: there are none.
+pub fn quotes(text: &[u8]) -> Option<Vec<u8>> {
+    Some(with_plain_quotes(text)).filter(|plain| plain != text)
+}
+
 /// Repairs Erlang terms; `reads` tells whether a text can be read. `None`: there is no evident repair, or nothing is wrong.
 pub fn erlang(bytes: &[u8], reads: &dyn Fn(&[u8]) -> bool) -> Option<Mended> {
     let steps: &[(&'static str, fn(&[u8]) -> Vec<u8>)] = &[
@@ -138,7 +143,8 @@ fn with_full_stop(text: &[u8]) -> Vec<u8> {
 fn without_commas(text: &[u8], language: &Language) -> Vec<u8> {
     let code = code(text, language);
     let plain = |n: usize, bytes: &[u8]| code.get(n).is_some_and(|(at, quoted)| !quoted && bytes.contains(&text[*at]));
-    let surplus = |n: &usize| plain(*n, b",") && (plain(n + 1, b"]},") || n.checked_sub(1).is_some_and(|before| plain(before, b"[{")));
+    let surplus =
+        |n: &usize| plain(*n, b",") && (plain(n + 1, b"]},") || n.checked_sub(1).is_some_and(|before| plain(before, b"[{")));
     let drop: Vec<usize> = (0..code.len()).filter(surplus).filter_map(|n| code.get(n).map(|(at, _)| *at)).collect();
     text.iter().enumerate().filter(|(at, _)| !drop.contains(at)).map(|(_, byte)| *byte).collect()
 }

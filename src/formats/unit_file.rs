@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn directives_have_their_section_and_line() {
         let document = Document::parse(TEXT.as_bytes());
-        let all: Vec<_> = document.assignments().map(|a| (a.section.as_str(), a.name.as_str(), a.value.as_str(), a.line)).collect();
+        let all: Vec<_> =
+            document.assignments().map(|a| (a.section.as_str(), a.name.as_str(), a.value.as_str(), a.line)).collect();
         assert_eq!(
             all,
             [

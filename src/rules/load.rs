@@ -41,6 +41,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("new-cookie", &["path"], &[]),
     ("set-node-name", &["node"], &[]),
     ("revive-node", &[], &[]),
+    ("take-over", &["unit"], &[]),
     ("restart-broker", &[], &[]),
     ("set-conf", &["key", "value"], &["file"]),
     ("unset-conf", &["key", "file", "line"], &[]),

@@ -1,8 +1,9 @@
 //! Gives files and directories back to the broker's user.
 use super::{Desk, Proposal, Refusal, UnitNeed, cannot};
-use crate::fix::change::Change;
+use crate::fix::change::{Change, Op};
 use crate::fix::world::FileMeta;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
@@ -14,26 +15,37 @@ pub struct Params {
     recursive: bool,
 }
 
-/// Entries whose owner is changed one by one, each of them journalled; more are a chown by hand.
+/// Entries whose owner is changed and noted in the journal; more are a chown by hand.
 const MOST: usize = 600;
 
 pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
     desk.own(&params.path)?;
     let (uid, gid) = desk.broker_ids().ok_or_else(|| cannot("the user rabbitmq is not known"))?;
-    let inside = if params.recursive { foreign(&params.path, desk)? } else { Vec::new() };
-    let mut changes = Vec::new();
     let environment = params.path.to_string_lossy() == desk.facts.env.file;
-    for path in std::iter::once(params.path.clone()).chain(inside) {
-        let before = desk.look.meta(&path)?.ok_or_else(|| cannot(format!("{}: not there", path.display())))?;
-        let after = FileMeta { uid, gid, ..before };
-        if before != after {
-            changes.push(Change::Meta { path, before, after });
+    let look = |path: &PathBuf| desk.look.meta(path)?.ok_or_else(|| cannot(format!("{}: not there", path.display())));
+    let before = look(&params.path)?;
+    let mut changes = Vec::new();
+    let mut more = String::new();
+    if params.recursive {
+        let mut by_owner: BTreeMap<(u32, u32), Vec<PathBuf>> = BTreeMap::new();
+        for path in std::iter::once(params.path.clone()).chain(foreign(&params.path, desk)?) {
+            let meta = look(&path)?;
+            if (meta.uid, meta.gid) != (uid, gid) {
+                by_owner.entry((meta.uid, meta.gid)).or_default().push(path);
+            }
         }
+        let count: usize = by_owner.values().map(Vec::len).sum();
+        more = if count > 1 { format!(" and what is in it, {count} entries") } else { String::new() };
+        changes.extend(by_owner.into_iter().map(|(owner, paths)| Change::Run {
+            doing: Op::Own { paths: paths.clone(), from: owner, to: (uid, gid) },
+            undo: Op::Own { paths, from: (uid, gid), to: owner },
+        }));
+    } else if (before.uid, before.gid) != (uid, gid) {
+        changes.push(Change::Meta { path: params.path.clone(), before, after: FileMeta { uid, gid, ..before } });
     }
     if changes.is_empty() {
         return Err(Refusal::Already);
     }
-    let more = if changes.len() > 1 { format!(" and {} entries", changes.len() - 1) } else { String::new() };
     Ok(Proposal {
         summary: format!("give {}{more} to the broker's user", params.path.display()),
         claims: vec![(format!("owner of {}", params.path.display()), format!("{uid}:{gid}"))],

@@ -72,6 +72,7 @@ actions! {
     "hosts-entry" Host hosts_entry,
     "open-loopback" Host open_loopback,
     "enable-plugin" Host enable_plugin,
+    "take-over" Host take_over,
     "start-service" Host start_service,
     "restart-broker" Host restart_broker,
     "add-vhost" Broker add_vhost,
