@@ -459,7 +459,7 @@ fn limits(client: &Client, facts: &Facts) -> Judged {
     let node = match &facts.node {
         Fact::Known(Some(node)) => node,
         Fact::Known(None) => return Judged::not_reached("not checked while RabbitMQ is not running"),
-        Fact::Unknown(why) => return Judged::unknown(why.clone()),
+        Fact::Unknown(why) => return limits_in_log(facts, why),
     };
     if let Fact::Known(Some(limit)) = &client.account.limit {
         let sees = if limit.waits { "hangs" } else { "vhost-refused" };
@@ -472,4 +472,27 @@ fn limits(client: &Client, facts: &Facts) -> Judged {
         (Fact::Known(_), Fact::Known(_)) => Judged::ok(Basis::Observed, "no alarm"),
         (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Judged::unknown(why.clone()),
     }
+}
+
+/// What the log tells of a node that cannot be asked.
+fn limits_in_log(facts: &Facts, why: &str) -> Judged {
+    match alarms_in_log(facts) {
+        Some(alarms) if alarms.is_empty() => Judged::ok(Basis::Observed, "no alarm in the log since the start"),
+        Some(alarms) => {
+            let detail = format!("{} alarm in the log: publishers are blocked", alarms.join(" and "));
+            Judged::fail(Basis::Observed, detail, "hangs")
+        }
+        None => Judged::unknown(why),
+    }
+}
+
+/// The alarms that the log knows of; `None`: what was read of it does not go back to the start of the broker.
+fn alarms_in_log(facts: &Facts) -> Option<Vec<&'static str>> {
+    let events = facts.log.events.known()?;
+    let start = events.iter().rposition(|e| e.signature == "boot-completed")?;
+    let set = |name: &'static str| {
+        let last = events[start..].iter().rfind(|e| e.signature.strip_suffix("-cleared").unwrap_or(&e.signature) == name);
+        last.is_some_and(|e| e.signature == name).then_some(name.trim_end_matches("-alarm"))
+    };
+    Some(["memory-alarm", "disk-alarm", "fd-alarm"].into_iter().filter_map(set).collect())
 }

@@ -808,6 +808,7 @@ mod tests {
             args: args.iter().map(ToString::to_string).collect(),
             max_open_files: known(None),
             secret_in_args: false,
+            unit: known(None),
             node: None,
         }
     }

@@ -85,6 +85,8 @@ pub struct Env {
     pub vars: Fact<BTreeMap<String, Var>>,
     /// The file sets a password or cookie, and its mode lets every user of this host read it.
     pub secret_readable: Fact<bool>,
+    /// Variables that give the Erlang VM flags and limits, as far as they are set.
+    pub vm_flags: Fact<Vec<VmFlags>>,
     /// What decides any other variable of the broker's process.
     #[serde(skip)]
     pub process: Process,
@@ -155,6 +157,26 @@ pub struct Var {
     pub at: Option<Where>,
 }
 
+/// Flags of the Erlang VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct VmFlags {
+    /// `SERVER_ADDITIONAL_ERL_ARGS`
+    pub name: String,
+    pub value: Fact<String>,
+    pub at: Option<Where>,
+}
+
+/// Variables of the start script that become flags of the VM.
+const VM_FLAGS: [&str; 6] = [
+    "SERVER_ADDITIONAL_ERL_ARGS",
+    "SERVER_ERL_ARGS",
+    "MAX_NUMBER_OF_PROCESSES",
+    "MAX_NUMBER_OF_ATOMS",
+    "DISTRIBUTION_BUFFER_SIZE",
+    "SCHEDULER_BIND_TYPE",
+];
+
 /// One thing wrong with rabbitmq-env.conf.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -209,9 +231,16 @@ fn read(host: &dyn Host, from_unit: Fact<BTreeMap<String, Var>>, named: Option<&
         Ok(_) => Fact::Known(false),
         Err(miss) => Fact::Unknown(miss.to_string()),
     };
+    let vars: Fact<BTreeMap<String, Var>> =
+        vars.map(|vars| vars.into_iter().map(|(name, var)| (name.clone(), strike_out(&name, var))).collect());
+    let flag = |name: &&str| {
+        let var = vars.known()?.get(*name)?;
+        Some(VmFlags { name: (*name).to_owned(), value: var.value.clone(), at: var.at.clone() })
+    };
     Env {
+        vm_flags: vars.as_ref().map(|_| VM_FLAGS.iter().filter_map(flag).collect()),
         present: Fact::from(document.as_ref().map(Option::is_some).map_err(Clone::clone)),
-        vars: vars.map(|vars| vars.into_iter().map(|(name, var)| (name.clone(), strike_out(&name, var))).collect()),
+        vars,
         secret_readable,
         process,
         problems: Fact::from(problems.map_err(Clone::clone)),
@@ -518,6 +547,8 @@ mod tests {
             exit_status: 0,
             restarts: 0,
             main_pid: 1,
+            fragment: None,
+            condition_failed: false,
             drop_ins: vec!["/etc/systemd/system/rabbitmq-server.service.d/env.conf".into()],
             needs_reload: false,
             limit_nofile: None,

@@ -3,7 +3,8 @@ mod loose;
 
 pub use loose::Sensitive;
 
-use super::{Blank, Fact, env::Env, names::Names, os::Install};
+use super::{Blank, Fact, broker::Node, env::Env, names::Names, os::Install};
+use crate::host::dist::COOKIE_REFUSED;
 use crate::host::{Got, Host, Kind, Meta, Miss, optional, read_text};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,45 @@ use std::path::{Path, PathBuf};
 pub struct Files {
     /// /var/lib/rabbitmq/.erlang.cookie
     pub cookie: Fact<Option<Cookie>>,
+    /// The running node turns this cookie away: it was started with another one.
+    pub cookie_refused: Fact<bool>,
     /// /var/lib/rabbitmq and the mnesia directory
     pub data_dirs: Fact<Vec<Dir>>,
     pub log_dir: Fact<Option<Dir>>,
     /// Files and directories with secrets in them.
     pub sensitive: Fact<Vec<Sensitive>>,
+    /// /etc/rabbitmq, or where rabbitmq-env.conf is.
+    pub config_dir: Fact<Option<ConfigDir>>,
+    /// rabbitmq-env.conf is there and the broker's user may read it, or it is not there.
+    pub env_file_readable: Fact<bool>,
+    /// Data directories of other node names, newest last.
+    pub other_nodes: Fact<Vec<NodeData>>,
+    /// The node has data under its present name.
+    pub has_data: Fact<bool>,
+}
+
+/// The directory of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ConfigDir {
+    pub path: String,
+    /// Octal text of the mode, e.g. `0755`.
+    pub mode_text: String,
+    pub uid: i64,
+    pub gid: i64,
+    /// By mode bits, the broker's user may go into it.
+    pub searchable_by_broker: Fact<bool>,
+}
+
+/// The data of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NodeData {
+    /// `rabbit@mq1`
+    pub node: String,
+    pub path: String,
+    /// Newest modification time of what lies directly inside, seconds since the epoch.
+    pub used: i64,
 }
 
 /// The Erlang cookie; its content is never kept.
@@ -35,6 +70,10 @@ pub struct Cookie {
     /// Owned by the broker's user.
     pub owned_by_broker: Fact<bool>,
     pub empty: Fact<bool>,
+    /// Longer than 255 characters: no Erlang node starts with it.
+    pub too_long: bool,
+    /// Modification time, seconds since the epoch.
+    pub mtime: i64,
 }
 
 /// A directory that the broker writes to.
@@ -62,13 +101,22 @@ const MAX_FOREIGN: usize = 20;
 pub(super) const MAX_LOOKED_AT: usize = 2000;
 
 /// Looks at the cookie, the data directories and the log directory.
-pub fn collect(host: &dyn Host, install: &Fact<Option<Install>>, env: &Env, names: &Names) -> Files {
+pub fn collect(host: &dyn Host, install: &Fact<Option<Install>>, env: &Env, names: &Names, node: &Fact<Option<Node>>) -> Files {
     let user = user(host, install);
     Files {
         cookie: cookie(host, &user).into(),
+        cookie_refused: match node {
+            Fact::Known(_) => Fact::Known(false),
+            Fact::Unknown(why) if why.contains(COOKIE_REFUSED) => Fact::Known(true),
+            Fact::Unknown(why) => Fact::Unknown(why.clone()),
+        },
         data_dirs: data_dirs(env, names).and_then(|paths| dirs(host, &paths, &user)).into(),
         log_dir: log_dir(env).and_then(|path| dir(host, &path, "log", &user)).into(),
         sensitive: data_dirs(env, names).and_then(|data| loose::collect(host, &data, &log_dir(env)?)).into(),
+        config_dir: config_dir(host, env, &user).into(),
+        env_file_readable: user.as_ref().and_then(|user| env_file_readable(host, env, user).into()),
+        other_nodes: other_nodes(host, env, names).into(),
+        has_data: has_data(host, env, names).into(),
     }
 }
 
@@ -128,6 +176,9 @@ fn cookie(host: &dyn Host, user: &Fact<User>) -> Got<Option<Cookie>> {
         mode_text: format!("{:04o}", meta.mode),
         too_open: meta.mode & 0o077 != 0,
         owned_by_broker: user.as_ref().map(|u| u.uid == meta.uid),
+        // Two more than a name may have: the line's end.
+        too_long: meta.size > 257,
+        mtime: meta.mtime,
         // One byte is at most the end of an empty line. The content is not looked at.
         empty: Fact::Known(meta.size <= 1),
         path,
@@ -171,6 +222,67 @@ pub(super) fn data_dir(host: &dyn Host, env: &Env, names: &Names) -> Got<Option<
         }
     }
     Ok(None)
+}
+
+/// Entries of a data directory whose times are looked at.
+const MAX_TIMES: usize = 50;
+
+/// Files by which a directory is known for a node's data: Mnesia's schema, the count of starts, Khepri's data.
+const MARKS: [&str; 3] = ["schema.DAT", "rabbit_serial", "coordination"];
+
+fn is_data(host: &dyn Host, dir: &Path) -> Got<bool> {
+    for mark in MARKS {
+        if optional(host.stat(&dir.join(mark), false))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn has_data(host: &dyn Host, env: &Env, names: &Names) -> Got<bool> {
+    let node = || Miss::failed("the node's name", names.node.why().unwrap_or_default());
+    let dirs = data_dirs(env, names)?;
+    let told = path_var(env, "MNESIA_DIR")?.is_some() || names.node.known().is_some();
+    is_data(host, dirs.last().filter(|_| told).ok_or_else(node)?)
+}
+
+/// Data beside this node's, in the same place. A directory that was set by hand belongs to one node alone.
+fn other_nodes(host: &dyn Host, env: &Env, names: &Names) -> Got<Vec<NodeData>> {
+    if path_var(env, "MNESIA_DIR")?.is_some() {
+        return Ok(Vec::new());
+    }
+    let own = names.node.known().ok_or_else(|| Miss::failed("the node's name", names.node.why().unwrap_or_default()))?;
+    let base = path_var(env, "MNESIA_BASE")?.unwrap_or_else(|| Path::new(HOME).join("mnesia"));
+    let mut all = Vec::new();
+    let names = optional(host.list(&base))?.unwrap_or_default();
+    // `rabbit@mq1-plugins-expand` and the like have a dash behind the name, which a name may have too: what counts is the data.
+    for node in names.iter().filter(|n| n.contains('@') && *n != own).take(MAX_FOREIGN) {
+        let dir = base.join(node);
+        if is_data(host, &dir)? {
+            let entries = host.list(&dir)?;
+            let times = entries.iter().take(MAX_TIMES).filter_map(|name| host.stat(&dir.join(name), false).ok());
+            let used = times.map(|meta| meta.mtime).max().unwrap_or_default();
+            all.push(NodeData { node: node.clone(), path: dir.display().to_string(), used });
+        }
+    }
+    all.sort_by_key(|data| data.used);
+    Ok(all)
+}
+
+fn config_dir(host: &dyn Host, env: &Env, user: &Fact<User>) -> Got<Option<ConfigDir>> {
+    let Some(path) = Path::new(&env.file).parent() else { return Ok(None) };
+    let Some(meta) = optional(host.stat(path, true))? else { return Ok(None) };
+    Ok(Some(ConfigDir {
+        path: path.display().to_string(),
+        mode_text: format!("{:04o}", meta.mode),
+        uid: meta.uid.into(),
+        gid: meta.gid.into(),
+        searchable_by_broker: user.as_ref().map(|user| user.may(&meta, 0o1)),
+    }))
+}
+
+fn env_file_readable(host: &dyn Host, env: &Env, user: &User) -> Got<bool> {
+    Ok(optional(host.stat(Path::new(&env.file), true))?.is_none_or(|meta| user.may(&meta, 0o4)))
 }
 
 pub(super) fn log_dir(env: &Env) -> Got<PathBuf> {
@@ -245,7 +357,17 @@ fn foreign_entries(host: &dyn Host, dir: &Path, user: &User) -> Vec<String> {
 
 impl Blank for Files {
     fn blank(why: &str) -> Self {
-        Files { cookie: Fact::blank(why), data_dirs: Fact::blank(why), log_dir: Fact::blank(why), sensitive: Fact::blank(why) }
+        Files {
+            sensitive: Fact::blank(why),
+            cookie: Fact::blank(why),
+            cookie_refused: Fact::blank(why),
+            data_dirs: Fact::blank(why),
+            log_dir: Fact::blank(why),
+            config_dir: Fact::blank(why),
+            env_file_readable: Fact::blank(why),
+            other_nodes: Fact::blank(why),
+            has_data: Fact::blank(why),
+        }
     }
 }
 
@@ -259,7 +381,7 @@ mod tests {
         let env = environment(&[]);
         let mut names = Names::blank("test");
         names.node = Fact::Known("rabbit@mq1".to_owned());
-        collect(host, &super::super::os::collect_install(host), &env, &names)
+        collect(host, &super::super::os::collect_install(host), &env, &names, &Fact::Known(None))
     }
 
     fn host() -> Fake {

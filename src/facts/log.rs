@@ -207,11 +207,15 @@ fn boot_failure(
         Some((s, Boot::Failed(e))) => (Some(s), Some(e)),
     };
     if let (None, Some(errors)) = (started, found(errors))
-        && let Some(e) = errors.events.last().filter(|e| e.signature == "env-file" && e.line == errors.last_line)
+        && let Some(e) = errors.events.last().filter(|e| before_the_broker(e, errors.last_line))
         && told_by.is_none_or(|t| errors.mtime >= t.mtime)
     {
-        // The start script died before the broker could print anything.
+        // The start script or the Erlang VM died before the broker could print anything.
         return Some(Event { time: e.time.or(errors.mtime), ..errors.event(e) });
+    }
+    let in_journal = found(journal.as_ref().unwrap_or(&Ok(None))).and_then(|s| Some((s, s.events.last()?)));
+    if let Some((source, e)) = in_journal.filter(|(s, e)| started.is_none() && before_the_broker(e, s.last_line)) {
+        return Some(source.event(e));
     }
     let (told_by, failure) = (told_by?, outcome?);
     let time = failure.time.or(told_by.mtime).or(unit_since);
@@ -226,6 +230,14 @@ fn boot_failure(
         _ => None,
     });
     Some(better.unwrap_or_else(|| Event { time, ..told_by.event(&failure) }))
+}
+
+/// Whether it says why a start ended before the broker could print anything, with nothing after it but what belongs to it: the Erlang VM
+/// prints a page about its flags.
+fn before_the_broker(e: &broker_log::Event, last_line: u32) -> bool {
+    const PAGE: u32 = 200;
+    let lines = if e.signature == "bad-vm-flag" { PAGE } else { 12 };
+    broker_log::BEFORE_THE_BROKER.contains(&e.signature) && last_line <= e.line + lines
 }
 
 /// The refused logins of the node's log since the broker's start, or of the last day if it is down; newest first.

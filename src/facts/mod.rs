@@ -37,6 +37,13 @@ impl<T> Fact<T> {
             Fact::Unknown(w) => Fact::Unknown(w),
         }
     }
+    /// The same with work that may leave it unknown.
+    pub fn and_then<U>(self, f: impl FnOnce(T) -> Fact<U>) -> Fact<U> {
+        match self {
+            Fact::Known(t) => f(t),
+            Fact::Unknown(w) => Fact::Unknown(w),
+        }
+    }
     pub fn as_ref(&self) -> Fact<&T> {
         match self {
             Fact::Known(t) => Fact::Known(t),
@@ -122,6 +129,7 @@ pub mod process;
 pub mod release;
 pub mod resources;
 pub mod running;
+pub mod service;
 pub mod sockets;
 pub mod tls;
 pub mod unit;
@@ -164,10 +172,12 @@ pub fn collect(host: &dyn Host) -> Facts {
             let started = process.beam.known().and_then(|b| b.as_ref()).map(|b| b.started);
             let unit_since = unit.known().and_then(|u| u.as_ref()).map(|u| u.since);
             let log = guarded(|| log::collect(host, &names.node, started, unit_since));
-            let files = guarded(|| files::collect(host, &install, &env, &names));
-            (log, files, guarded(|| resources::collect(host, &env, &names, &process)))
+            let files = guarded(|| files::collect(host, &install, &env, &names, &node));
+            let runs = process.beam.as_ref().map(Option::is_some);
+            let service = guarded(|| service::collect(host, &unit, &install, &files, &runs));
+            (log, files, service, guarded(|| resources::collect(host, &env, &names, &process)))
         };
-        let ((plugins, conf), (log, files, resources)) = together(configuration, from_disk);
+        let ((plugins, conf), (log, files, service, resources)) = together(configuration, from_disk);
 
         if let Fact::Known(sockets) = &mut sockets {
             sockets::find_owners(host, &process, sockets, &listeners::ports(&conf.listeners));
@@ -185,6 +195,7 @@ pub fn collect(host: &dyn Host) -> Facts {
             install,
             release,
             unit,
+            service,
             process,
             sockets,
             net,
@@ -273,6 +284,7 @@ impl Blank for env::Env {
             file: String::new(),
             present: Fact::blank(why),
             vars: Fact::blank(why),
+            vm_flags: Fact::blank(why),
             secret_readable: Fact::blank(why),
             process: Default::default(),
             problems: Fact::blank(why),
@@ -331,6 +343,8 @@ pub struct Facts {
     /// The installed release: support, Erlang, upgrades; null: none is installed.
     pub release: Fact<Option<release::Release>>,
     pub unit: Fact<Option<unit::Unit>>,
+    /// What the unit's files and the host do to the service.
+    pub service: service::Service,
     pub process: process::Processes,
     pub sockets: Fact<Vec<sockets::Socket>>,
     pub net: net::Net,

@@ -1,5 +1,5 @@
 //! The broker's processes, from /proc.
-use super::{Blank, Fact};
+use super::{Blank, Fact, sockets};
 use crate::host::{Got, Host, Miss, optional, read_text, secrets};
 use procfs::FromRead;
 use procfs::process::{LimitValue, Limits, Stat};
@@ -33,6 +33,8 @@ pub struct Process {
     pub max_open_files: Fact<Option<i64>>,
     /// `-setcookie` or `-rabbit …pass` stood in the arguments: readable by every user of the host.
     pub secret_in_args: bool,
+    /// systemd unit from the cgroup path; null: none.
+    pub unit: Fact<Option<String>>,
     /// Node name from `-name`/`-sname` or the environment of the start script, if told in the arguments.
     pub node: Option<String>,
 }
@@ -136,6 +138,7 @@ fn details(host: &dyn Host, pid: i64, boot_time: &Fact<i64>) -> Got<Option<Proce
         name: stat.comm,
         uid: status_field(host, pid, "Uid:")?,
         started: boot + stat.starttime as i64 / TICKS,
+        unit: read_text(host, file(pid, "cgroup")).map(|text| sockets::unit(&text)).into(),
         node: node_name(&args),
         args,
         max_open_files: max_open_files(host, pid).into(),

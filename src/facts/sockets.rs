@@ -178,7 +178,7 @@ fn describe(host: &dyn Host, pid: i64, broker: bool) -> Owner {
 }
 
 /// The unit in `0::/system.slice/nginx.service` (or in the `name=systemd` line of the old hierarchy).
-fn unit(cgroup: &str) -> Option<String> {
+pub(super) fn unit(cgroup: &str) -> Option<String> {
     let units = |line: &str| line.rsplit('/').find(|p| p.ends_with(".service") || p.ends_with(".scope")).map(str::to_owned);
     cgroup.lines().filter(|l| l.starts_with("0::") || l.contains(":name=systemd:")).find_map(units)
 }

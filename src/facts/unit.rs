@@ -26,6 +26,10 @@ pub struct Unit {
     pub restarts: i64,
     /// MainPID; 0: none.
     pub main_pid: i64,
+    /// The unit's own file (FragmentPath); null: none.
+    pub fragment: Option<String>,
+    /// A Condition…= or Assert…= kept the last start from being tried (ConditionResult, AssertResult).
+    pub condition_failed: bool,
     /// Files that override the unit (DropInPaths).
     pub drop_ins: Vec<String>,
     /// Whether systemd's copy is older than the files (NeedDaemonReload).
@@ -46,7 +50,7 @@ pub struct Unit {
 /// The unit's name in the packages of Debian, upstream and Fedora.
 pub const NAME: &str = "rabbitmq-server.service";
 
-const PROPERTIES: [&str; 17] = [
+const PROPERTIES: [&str; 21] = [
     "LoadState",
     "UnitFileState",
     "ActiveState",
@@ -55,6 +59,10 @@ const PROPERTIES: [&str; 17] = [
     "ExecMainStatus",
     "NRestarts",
     "MainPID",
+    "FragmentPath",
+    "ConditionResult",
+    "ConditionTimestampMonotonic",
+    "AssertResult",
     "DropInPaths",
     "NeedDaemonReload",
     "LimitNOFILE",
@@ -89,7 +97,7 @@ pub fn environment(host: &dyn Host) -> Fact<Option<Unit>> {
 }
 
 /// Where systemd looks for units and their drop-ins (systemd.unit(5)).
-const DIRS: [&str; 7] = [
+pub(super) const DIRS: [&str; 7] = [
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
     "/etc/systemd/system",
@@ -201,6 +209,10 @@ pub(crate) fn parse(text: &str, boot_time: i64) -> Got<Unit> {
         exit_status: number("ExecMainStatus"),
         restarts: number("NRestarts"),
         main_pid: number("MainPID"),
+        fragment: Some(get("FragmentPath").to_owned()).filter(|path| !path.is_empty()),
+        // Before the first try both say no.
+        condition_failed: number("ConditionTimestampMonotonic") > 0
+            && (get("ConditionResult") == "no" || get("AssertResult") == "no"),
         drop_ins: split_quoted(get("DropInPaths")),
         needs_reload: get("NeedDaemonReload") == "yes",
         limit_nofile: get("LimitNOFILE").parse().ok(),

@@ -55,6 +55,23 @@ pub enum Op {
         unit: String,
         was: Was,
     },
+    /// Gives files to another owner, those that still are `from`'s: a broker at work makes and removes files in its data directory, so that
+    /// none of them can be held to be what it was.
+    Own {
+        paths: Vec<PathBuf>,
+        /// uid and gid
+        from: (u32, u32),
+        to: (u32, u32),
+    },
+    /// Stops a broker that runs outside the unit, and starts the unit in its place.
+    TakeOver {
+        unit: String,
+    },
+    /// The way back: the unit stops, and the broker is started by hand, as its user.
+    LetGo {
+        unit: String,
+        was: Was,
+    },
 }
 
 /// What a unit was doing before a run touched it.
@@ -86,8 +103,14 @@ impl Op {
     pub fn reads_files(&self) -> bool {
         match self {
             Op::Settle { was, .. } => *was != Was::Stale,
-            Op::Restart { .. } | Op::Start { .. } | Op::Broker { mutation: Mutation::EnsurePlugins { .. } } => true,
-            Op::Nothing | Op::Command { .. } | Op::Broker { .. } | Op::RemoveRule { .. } => false,
+            Op::Restart { .. } | Op::Start { .. } | Op::LetGo { .. } => true,
+            Op::Broker { mutation: Mutation::EnsurePlugins { .. } } => true,
+            Op::Nothing
+            | Op::Command { .. }
+            | Op::Broker { .. }
+            | Op::RemoveRule { .. }
+            | Op::TakeOver { .. }
+            | Op::Own { .. } => false,
         }
     }
 
@@ -102,6 +125,12 @@ impl Op {
             Op::Settle { unit, was: Was::Stale } => vec![systemctl("start", unit)],
             Op::Settle { unit, was: Was::Stopped } => vec![systemctl("stop", unit)],
             Op::Settle { unit, was: Was::Trying } => vec![argv(&["systemctl", "--no-block", "restart", unit])],
+            Op::Own { paths, to, .. } => {
+                let owner = argv(&["chown", "--no-dereference", &format!("{}:{}", to.0, to.1)]);
+                vec![owner.into_iter().chain(paths.iter().map(|path| path.display().to_string())).collect()]
+            }
+            Op::TakeOver { unit } => vec![systemctl("stop", unit), argv(SHUT_DOWN), systemctl("start", unit)],
+            Op::LetGo { unit, .. } => vec![systemctl("stop", unit), argv(BY_HAND)],
             Op::Nothing | Op::Broker { .. } | Op::RemoveRule { .. } => Vec::new(),
         }
     }
@@ -111,6 +140,11 @@ impl Op {
         match self {
             Op::Nothing => "nothing".into(),
             Op::Broker { mutation } => describe_mutation(mutation),
+            Op::Own { paths, to, .. } => {
+                let first = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
+                let more = if paths.len() > 1 { format!(" and {} more", paths.len() - 1) } else { String::new() };
+                format!("owner of {first}{more} -> {}:{}", to.0, to.1)
+            }
             Op::RemoveRule { table, chain, comment } => {
                 format!("nft delete rule {table} {chain}, the one with comment \"{comment}\"")
             }
@@ -118,6 +152,13 @@ impl Op {
         }
     }
 }
+
+/// Stops the node and waits until its process is gone.
+const SHUT_DOWN: &[&str] = &["rabbitmqctl", "shutdown"];
+/// Starts the node without systemd, in the background.
+const BY_HAND: &[&str] = &["rabbitmq-server", "-detached"];
+/// Waits until the node has booted.
+const UP: &[&str] = &["rabbitmqctl", "await_startup"];
 
 /// Words as an argument vector.
 pub fn argv(words: &[&str]) -> Vec<String> {
@@ -145,6 +186,8 @@ fn describe_mutation(mutation: &Mutation) -> String {
             format!("broker: change the password of {name} to that in {}", password_file.display())
         }
         Mutation::RestorePassword { name, .. } => format!("broker: give {name} its former password back"),
+        Mutation::Revive => "broker: end the maintenance mode".into(),
+        Mutation::Drain => "broker: begin the maintenance mode".into(),
     }
 }
 
@@ -349,16 +392,65 @@ impl Doer<'_> {
             Op::RemoveRule { table, chain, comment } => self.remove_rule(table, chain, comment),
             Op::Restart { unit } => self.start("restart", unit),
             Op::Start { unit } => {
+                self.read_unit(unit)?;
                 self.world.command(&argv(&["systemctl", "reset-failed", unit]), COMMAND_LIMIT)?;
                 self.start("start", unit)
             }
+            Op::Own { paths, from, to } => self.give(paths, *from, *to),
+            Op::TakeOver { unit } => {
+                // Else its next try could get the name of the node in between.
+                self.world.command(&argv(&["systemctl", "stop", unit]), self.start_limit)?;
+                self.world.command(&argv(SHUT_DOWN), COMMAND_LIMIT)?;
+                self.start("start", unit)
+            }
+            Op::LetGo { unit, was } => self.let_go(unit, *was),
             Op::Settle { unit, was: Was::Running } => self.start("restart", unit),
             Op::Settle { unit, was: Was::Stale } => self.start("start", unit),
-            Op::Settle { unit, was: Was::Stopped } => self.world.command(&argv(&["systemctl", "stop", unit]), self.start_limit),
+            Op::Settle { unit, was: Was::Stopped } => {
+                self.world.command(&argv(&["systemctl", "stop", unit]), self.start_limit)?;
+                self.read_unit(unit)
+            }
             Op::Settle { unit, was: Was::Trying } => {
+                self.read_unit(unit)?;
                 self.world.command(&argv(&["systemctl", "--no-block", "restart", unit]), COMMAND_LIMIT)
             }
         }
+    }
+
+    fn give(&self, paths: &[PathBuf], from: (u32, u32), to: (u32, u32)) -> Done {
+        for path in paths {
+            let Some(meta) = self.world.meta(path)?.filter(|meta| (meta.uid, meta.gid) == from) else { continue };
+            let (uid, gid) = to;
+            self.world.set_meta(path, meta, FileMeta { uid, gid, ..meta })?;
+        }
+        Ok(())
+    }
+
+    fn let_go(&self, unit: &str, was: Was) -> Done {
+        self.world.command(&argv(&["systemctl", "stop", unit]), self.start_limit)?;
+        self.world.command(&argv(BY_HAND), COMMAND_LIMIT)?;
+        // Before the other one has the node's name the unit would get it again.
+        let tick = Duration::from_secs(1);
+        let mut waited = Duration::ZERO;
+        while let Err(trouble) = self.world.command(&argv(UP), self.start_limit) {
+            if waited >= self.start_limit {
+                return Err(trouble);
+            }
+            self.world.sleep(tick);
+            waited += tick;
+        }
+        if was == Was::Trying {
+            self.world.command(&argv(&["systemctl", "--no-block", "start", unit]), COMMAND_LIMIT)?;
+        }
+        Ok(())
+    }
+
+    /// Lets systemd read the unit's files where this run, or somebody before it, changed them: what it would do else is what they said.
+    fn read_unit(&self, unit: &str) -> Done {
+        if self.world.unit(unit)?.needs_reload {
+            self.world.command(&argv(&["systemctl", "daemon-reload"]), COMMAND_LIMIT)?;
+        }
+        Ok(())
     }
 
     /// The rule's handle is not known before it is there, and a chain may have been loaded anew since.
@@ -378,6 +470,7 @@ impl Doer<'_> {
     /// systemd's own limit for a start is ten minutes on Debian, so the job is only queued and the wait is ours.
     fn start(&self, verb: &str, unit: &str) -> Done {
         let what = format!("{unit} to {verb}");
+        self.read_unit(unit)?;
         // A counter of earlier failures must not make this start look like one.
         let _ = self.world.command(&argv(&["systemctl", "reset-failed", unit]), COMMAND_LIMIT);
         let old_pid = if verb == "restart" { self.world.unit(unit)?.main_pid } else { 0 };

@@ -238,6 +238,7 @@ impl World for Fake {
             result: if running { "success" } else { "exit-code" }.into(),
             restarts: 0,
             main_pid: if running { self.pid.get() } else { 0 },
+            needs_reload: false,
         })
     }
 
@@ -448,6 +449,8 @@ pub fn facts(machine: &Machine) -> Facts {
         exit_status: 0,
         restarts: 0,
         main_pid: 0,
+        fragment: None,
+        condition_failed: false,
         drop_ins: Vec::new(),
         needs_reload: false,
         limit_nofile: None,
@@ -477,6 +480,7 @@ pub fn facts(machine: &Machine) -> Facts {
         install: Fact::Known(Some(install)),
         release: unknown(),
         unit: Fact::Known(Some(unit)),
+        service: Blank::blank("not looked at"),
         process: process::Processes { beam: unknown(), epmd: unknown(), other_brokers: unknown() },
         sockets: unknown(),
         net: net::Net {
@@ -500,6 +504,7 @@ pub fn facts(machine: &Machine) -> Facts {
             file: "/etc/rabbitmq/rabbitmq-env.conf".into(),
             present: unknown(),
             vars: unknown(),
+            vm_flags: unknown(),
             secret_readable: unknown(),
             process: Default::default(),
             problems: unknown(),
@@ -529,7 +534,7 @@ pub fn facts(machine: &Machine) -> Facts {
         running: unknown(),
         firewall: unknown(),
         log: log::Log { sources: unknown(), events: unknown(), boot_failure: unknown(), refusals: unknown() },
-        files: files::Files { cookie: unknown(), data_dirs: unknown(), log_dir: unknown(), sensitive: unknown() },
+        files: Blank::blank("not looked at"),
         resources: resources::Resources {
             memory_limit: unknown(),
             broker_files: unknown(),

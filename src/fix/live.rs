@@ -84,6 +84,9 @@ impl Look for LiveWorld<'_> {
     fn meta(&self, path: &Path) -> Done<Option<FileMeta>> {
         HostLook(self.host).meta(path)
     }
+    fn list(&self, path: &Path) -> Done<Option<Vec<String>>> {
+        HostLook(self.host).list(path)
+    }
 }
 
 impl World for LiveWorld<'_> {
@@ -188,7 +191,7 @@ impl World for LiveWorld<'_> {
     }
 
     fn unit(&self, unit: &str) -> Done<UnitNow> {
-        let properties = ["ActiveState", "SubState", "Result", "NRestarts", "MainPID"];
+        let properties = ["ActiveState", "SubState", "Result", "NRestarts", "MainPID", "NeedDaemonReload"];
         let command = Command::UnitShow { unit: unit.to_string(), properties: properties.map(String::from).to_vec() };
         let output = self.host.run(&command).map_err(|miss| Trouble::failed(unit, miss))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -203,6 +206,7 @@ impl World for LiveWorld<'_> {
             result: value("Result")?,
             restarts: number("NRestarts")?,
             main_pid: number("MainPID")?,
+            needs_reload: value("NeedDaemonReload")? == "yes",
         })
     }
 

@@ -69,6 +69,8 @@ pub struct UnitNow {
     pub restarts: i64,
     /// 0: none.
     pub main_pid: i64,
+    /// Its files were changed since systemd read them.
+    pub needs_reload: bool,
 }
 
 /// The read half that planning needs: the live host, a capture and a file tree serve it alike.
@@ -77,6 +79,11 @@ pub trait Look {
     fn look(&self, path: &Path) -> Done<Option<FileState>>;
     /// Owner and mode of a file or directory, links not followed; the content is not read.
     fn meta(&self, path: &Path) -> Done<Option<FileMeta>>;
+    /// Names in a directory, sorted; `None`: it is none.
+    fn list(&self, path: &Path) -> Done<Option<Vec<String>>> {
+        let _ = path;
+        Ok(None)
+    }
 }
 
 /// The hand. Every method is one mutation, and each is atomic or safe to repeat.
@@ -151,6 +158,14 @@ impl Look for HostLook<'_> {
             Ok(stat) => Ok(Some(FileMeta { mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid })),
             Err(miss) if miss.is_absent() => Ok(None),
             Err(miss) => Err(Trouble::refused(path.display().to_string(), miss)),
+        }
+    }
+
+    fn list(&self, path: &Path) -> Done<Option<Vec<String>>> {
+        let refused = |miss| Trouble::refused(path.display().to_string(), miss);
+        match self.0.stat(path, false).map_err(refused)?.kind {
+            crate::host::Kind::Dir => self.0.list(path).map(Some).map_err(refused),
+            _ => Ok(None),
         }
     }
 }

@@ -115,14 +115,31 @@ static SIGNATURES: &[Signature] = &[
     cause("epmd-error", "epmd error for host"),
     cause("epmd-unreachable", "register/listen error: econnrefused"),
     cause("cookie-mode", "must be accessible by owner only"),
+    cause("cookie-empty", "Too short cookie string"),
+    cause("cookie-characters", "Bad characters in cookie"),
+    // The text goes on with the cookie.
+    cause("cookie-too-long", "{failed_to_start_child,auth,{system_limit,"),
     cause("cookie-unreadable", "Error when reading "),
+    // --- the Erlang VM and the start script, on standard error
+    cause("erl-missing", ": erl: not found"),
+    cause("erl-missing", "erl: command not found"),
+    cause("bad-vm-flag", "Usage: beam"),
+    cause("vm-memory", "erts_mmap: Failed to create super carrier"),
+    cause("vm-memory", "Cannot allocate "),
+    cause("vm-threads", "Failed to create aux thread"),
+    cause("vm-threads", "Failed to create main thread"),
+    cause("vm-threads", "Failed to create scheduler thread"),
     // --- files and data
+    cause("data-unwritable", "could_not_write_file"),
+    cause("no-space", "enospc"),
+    cause("read-only", "erofs"),
     cause("log-unwritable", "failed to open log file at '"),
     cause("log-unwritable", "{cannot_log_to_file,"),
     cause("data-unwritable", "cannot_create_mnesia_dir"),
     cause("data-unwritable", "Failed to create Ra data directory"),
     cause("data-unwritable", "Ra could not create its data directory"),
     cause("required-feature-flag", "required feature flag not enabled"),
+    cause("required-feature-flag", "Failed to initialize feature flags registry"),
     cause("required-feature-flag", "disabled_required_feature_flag"),
     cause("deprecated-feature-denied", "deprecated features can't be denied"),
     cause("erlang-too-old", "This RabbitMQ version cannot run on Erlang"),
@@ -195,7 +212,9 @@ static MARKS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
 /// Two messages of one failed boot are at most this many seconds apart; systemd waits longer before it tries again.
 const SAME_BOOT: i64 = 5;
 /// Causes that no `BOOT FAILED` need follow.
-const ENDS_THE_VM: &[&str] = &["cookie-mode", "cookie-unreadable"];
+const ENDS_THE_VM: &[&str] = &["cookie-mode", "cookie-unreadable", "cookie-empty", "cookie-characters", "cookie-too-long"];
+/// Causes that end a start before the broker can print anything: they stand in what systemd keeps of standard error.
+pub const BEFORE_THE_BROKER: &[&str] = &["env-file", "erl-missing", "bad-vm-flag", "vm-memory", "vm-threads"];
 /// Characters of a message that are kept.
 const TEXT_MAX: usize = 300;
 
@@ -240,7 +259,10 @@ fn event(text: &str, signature: &Signature, span: std::ops::Range<usize>, line: 
     };
     let shown = excerpt(row.body, row.body.find(signature.mark).unwrap_or(0));
     let following = detail(signature, &text[span.end..]);
+    let said_before = || above.rsplit('\n').map(|l| Row::parse(l).body.trim()).find(|b| !b.is_empty());
+    let following = if signature.name == "bad-vm-flag" { said_before().map(|b| excerpt(b, 0)) } else { following };
     let shown = match (signature.class, following) {
+        (_, Some(said)) if signature.name == "bad-vm-flag" => said,
         (Class::BootFailed, Some(reason)) => reason,
         (_, Some(more)) => format!("{}: {more}", shown.trim_end_matches(':')),
         (_, None) => shown,
@@ -275,6 +297,7 @@ fn confirmed(signature: &Signature, body: &str) -> bool {
         "Error when reading " => body.contains(".erlang.cookie"),
         "Syntax error in " => body.contains("parsing incomplete"),
         "(permission denied)" => body.contains("listener"),
+        "Cannot allocate " => body.contains("bytes of memory") || body.contains(" memory"),
         _ => true,
     }
 }
@@ -338,7 +361,7 @@ fn excerpt(body: &str, at: usize) -> String {
 pub fn strike_out(text: &str) -> String {
     const STRUCK_OUT: &str = "(secret)";
     let mut out = text.to_owned();
-    for (open, close) in [("obfuscation secret to '", "'"), ("{encrypted,", "}"), ("-setcookie ", " ")] {
+    for (open, close) in [("obfuscation secret to '", "'"), ("{encrypted,", "}"), ("-setcookie ", " "), ("list_to_atom,[", "]")] {
         let mut from = 0;
         while let Some(at) = out[from..].find(open).map(|n| from + n + open.len()) {
             let end = out[at..].find(close).map_or(out.len(), |n| at + n);
@@ -684,6 +707,44 @@ mod tests {
         ] {
             assert_eq!(names(&format!("{head}{line}\n")), [want]);
         }
+    }
+
+    #[test]
+    fn what_ends_the_vm_before_the_broker() {
+        for (text, want, shown) in [
+            ("/usr/lib/rabbitmq/bin/rabbitmq-server: 68: exec: erl: not found\n", "erl-missing", "exec: erl: not found"),
+            ("erts_mmap: Failed to create super carrier of size 1024 MB\n", "vm-memory", "size 1024 MB"),
+            ("eheap_alloc: Cannot allocate 1048576 bytes of memory (of type \"heap\").\n", "vm-memory", "1048576"),
+            (
+                "bad number of processes 5\nUsage: beam.smp [flags] [ -- [init_args] ]\nThe flags are:\n",
+                "bad-vm-flag",
+                "bad number of processes 5",
+            ),
+            (
+                "/usr/lib/erlang/erts-13.1.5/bin/beam.smp unknown flag -Zx\nUsage: beam.smp [flags] [ -- [init_args] ]\n",
+                "bad-vm-flag",
+                "unknown flag -Zx",
+            ),
+        ] {
+            let e = one(text);
+            assert_eq!(e.signature, want);
+            assert!(e.text.contains(shown), "{}", e.text);
+        }
+    }
+
+    #[test]
+    fn cookies_that_erlang_does_not_take() {
+        let head = "2026-11-29 02:37:44.059544+00:00 [notice] <0.44.0> ";
+        let line = |why: &str| {
+            format!(
+                "{head}Application rabbitmq_prelaunch exited with reason: {{{{shutdown,{{failed_to_start_child,auth,{why}}}}}}}\n"
+            )
+        };
+        assert_eq!(failure(&line("{\"Too short cookie string\",[{auth,init_no_setcookie,0,[]}]}")).0, "cookie-empty");
+        let (signature, text) =
+            failure(&line("{system_limit,[{erlang,list_to_atom,[\"AAAAAAAA\"],[]},{auth,init_no_setcookie,0,[]}]}"));
+        assert_eq!(signature, "cookie-too-long");
+        assert!(!text.contains("AAAA"), "{text}");
     }
 
     #[test]

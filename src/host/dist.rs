@@ -26,6 +26,9 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+/// What is said of a node that turned the cookie away.
+pub const COOKIE_REFUSED: &str = "the node refused our cookie";
+
 /// Connecting and the handshake.
 const DIAL_LIMIT: Duration = Duration::from_secs(2);
 /// One read-only call.
@@ -212,7 +215,7 @@ impl From<io::Error> for Trouble {
 impl Trouble {
     fn explain(self, what: String, cookie_file: &Path) -> Miss {
         match self {
-            Trouble::Cookie => Miss::failed(what, format!("the node refused our cookie {}", cookie_file.display())),
+            Trouble::Cookie => Miss::failed(what, format!("{COOKIE_REFUSED} {}", cookie_file.display())),
             Trouble::Io(e) if is_hangup(&e) => {
                 Miss::failed(what, "closed the connection during the handshake (does its distribution use TLS?)")
             }
@@ -227,7 +230,7 @@ impl Trouble {
             Trouble::Io(e) => Miss::failed(what, e),
             Trouble::TooBig => Miss::TooBig { what, limit: u64::from(MAX_MESSAGE) },
             Trouble::Protocol(why) => Miss::failed(what, why),
-            Trouble::Cookie => Miss::failed(what, "the node refused our cookie"),
+            Trouble::Cookie => Miss::failed(what, COOKIE_REFUSED),
         }
     }
 }

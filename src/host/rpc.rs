@@ -157,6 +157,10 @@ pub enum Mutation {
     ResumeListeners,
     /// `rabbit_maintenance:suspend_all_client_listeners/0`
     SuspendListeners,
+    /// `rabbit_maintenance:revive/0`: ends the maintenance mode
+    Revive,
+    /// `rabbit_maintenance:drain/0`: begins it
+    Drain,
     /// `vm_memory_monitor:set_vm_memory_high_watermark/1`: until the node restarts
     SetWatermark { watermark: Watermark },
     /// `rabbit_auth_backend_internal:change_password/3`. The stored hash is written to `kept` before, a file that root alone can read.
@@ -425,6 +429,8 @@ impl Mutation {
                 let (hash, module) = StoredPassword::parse(password).map_or((Vec::new(), String::new()), |p| (p.hash, p.module));
                 Mfa::new(AUTH, "change_password_hash", [binary(name), Binary::from(hash).into(), atom(&module)])
             }
+            Mutation::Revive => Mfa::new("rabbit_maintenance", "revive", []),
+            Mutation::Drain => Mfa::new("rabbit_maintenance", "drain", []),
         }
     }
 

@@ -17,8 +17,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Programs that a fix may run: a closed list. The two of RabbitMQ are run as the broker's user, past Debian's wrapper.
-pub const PROGRAMS: [&str; 13] = [
+/// Programs that a fix may run: a closed list. Those of RabbitMQ are run as the broker's user, past Debian's wrapper.
+pub const PROGRAMS: [&str; 14] = [
     "systemctl",
     "ufw",
     "firewall-cmd",
@@ -31,6 +31,7 @@ pub const PROGRAMS: [&str; 13] = [
     "ip6tables-legacy",
     "netfilter-persistent",
     "rabbitmqctl",
+    "rabbitmq-server",
     "rabbitmq-plugins",
 ];
 

@@ -72,10 +72,12 @@ fn kind(change: &Change) -> &'static str {
     match change {
         Change::File { .. } | Change::Meta { .. } => "file",
         Change::Run { doing, .. } => match doing {
-            Op::Restart { .. } => "restart of RabbitMQ",
+            Op::Restart { .. } | Op::TakeOver { .. } => "restart of RabbitMQ",
             Op::Start { .. } => "start of RabbitMQ",
             Op::Broker { .. } => "change in the broker",
-            Op::Command { .. } | Op::RemoveRule { .. } | Op::Settle { .. } | Op::Nothing => "command",
+            Op::Command { .. } | Op::RemoveRule { .. } | Op::Own { .. } | Op::Settle { .. } | Op::LetGo { .. } | Op::Nothing => {
+                "command"
+            }
         },
     }
 }

@@ -4,6 +4,7 @@ use super::files::{Format, Found};
 use super::{Problem, secrets, settings};
 use crate::facts::{Fact, Where};
 use crate::formats::erlang::{self, Dialect, Reader, Term, Value};
+use crate::formats::mend;
 use crate::host::{Host, MAX_CONF};
 use std::path::Path;
 
@@ -93,15 +94,17 @@ pub fn read(host: &dyn Host, files: &[Found], dialect: Dialect, problems: &mut V
     let has_secret = lines.lines().any(|l| secrets::any_line(l).ends_with(secrets::REDACTED));
     match parse(&bytes, dialect) {
         Ok(overlay) => Fact::Known(Advanced { path: file.path.clone(), overlay, has_secret }),
-        Err(error) if !error.certain => {
+        // What becomes terms with plain quotation marks in the place of typographic ones was none with those: to Erlang they are letters.
+        Err(error) if !error.certain && mend::quotes(&bytes).is_none_or(|plain| parse(&plain, dialect).is_err()) => {
             Fact::Unknown(format!("{} is not read: {}", file.path, secrets::any_line(&error.to_string())))
         }
         Err(error) => {
             let line = usize::try_from(error.line).ok().and_then(|n| lines.lines().nth(n.checked_sub(1)?)).unwrap_or("");
             let at = Where { file: file.path.clone(), line: Some(error.line), column: Some(error.column) };
-            let problem = Problem::new("advanced-syntax", true, secrets::any_line(&error.message), at);
+            let message = if error.certain { error.message } else { "typographic quotation marks".to_owned() };
+            let problem = Problem::new("advanced-syntax", true, secrets::any_line(&message), at);
             problems.push(Problem { text: secrets::any_line(line), ..problem });
-            Fact::Unknown(format!("{} cannot be read: {}", file.path, secrets::any_line(&error.to_string())))
+            Fact::Unknown(format!("{} cannot be read: line {}: {}", file.path, error.line, secrets::any_line(&message)))
         }
     }
 }

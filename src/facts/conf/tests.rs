@@ -9,6 +9,7 @@ pub fn environment(vars: &[(&str, &str)]) -> Env {
     Env {
         file: "/etc/rabbitmq/rabbitmq-env.conf".into(),
         present: Fact::Known(false),
+        vm_flags: Fact::Known(vec![]),
         vars: Fact::Known(vars.iter().map(var).collect()),
         secret_readable: Fact::Known(false),
         process: Default::default(),
