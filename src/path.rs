@@ -247,7 +247,10 @@ fn blocked_by(verdict: &Verdict) -> String {
 
 /// The words of CONTRACT's `sees`.
 fn symptom(text: &str) -> &'static str {
-    ["connected", "refused", "timeout", "reset", "unreachable", "tls-error", "hangs"].into_iter().find(|s| *s == text).unwrap_or("unknown")
+    ["connected", "refused", "timeout", "reset", "unreachable", "tls-error", "hangs"]
+        .into_iter()
+        .find(|s| *s == text)
+        .unwrap_or("unknown")
 }
 
 fn listener(client: &Client, findings: &[Finding]) -> Judged {

@@ -10,7 +10,7 @@ use super::listeners::Listener;
 use super::names::Names;
 use super::net::Net;
 use super::os::Install;
-use super::{Blank, Fact, Where};
+use super::{Blank, Fact, Where, unit};
 use crate::formats::hosts::Document as Hosts;
 use crate::formats::x509::{self, Certificate};
 use crate::host::pem::{self, Form, Pem};
@@ -179,7 +179,7 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Shake {
-    /// established | alert | refused (by the client) | reset | silent | not-tls | no-connection
+    /// established | alert | refused (by the client) | reset | closed | silent | not-tls | no-connection
     pub outcome: String,
     /// The alert's name, or why the client refused.
     pub text: String,
@@ -251,7 +251,7 @@ pub fn collect(host: &dyn Host, around: &Around, conf: &Conf, listeners: &Fact<V
     };
     let collector = Collector { host, around, user, problems: &conf.problems };
     let mut named = Vec::new();
-    let read: Vec<(Block, Files)> = settings.iter().map(|s| collector.block(s, &mut named)).collect();
+    let read: Vec<(Block, Files)> = settings.iter().map(|s| collector.block(&absolute(host, s), &mut named)).collect();
     let endpoints = match listeners {
         Fact::Unknown(why) => Fact::Unknown(why.clone()),
         Fact::Known(listeners) => {
@@ -260,6 +260,21 @@ pub fn collect(host: &dyn Host, around: &Around, conf: &Conf, listeners: &Fact<V
         }
     };
     Tls { blocks: Fact::Known(read.into_iter().map(|(block, _)| block).collect()), files: Fact::Known(named), endpoints }
+}
+
+/// A relative path begins where the unit starts the broker.
+fn absolute(host: &dyn Host, settings: &TlsSettings) -> TlsSettings {
+    let whole = |named: &Option<Named>| {
+        let named = named.clone()?;
+        let relative = Path::new(&named.path).is_relative();
+        let start = relative.then(|| unit::working_directory(host).known().cloned().flatten()).flatten();
+        Some(match start {
+            Some(start) => Named { path: Path::new(&start).join(&named.path).display().to_string(), ..named },
+            None => named,
+        })
+    };
+    let (certificate, key, ca) = (whole(&settings.certificate), whole(&settings.key), whole(&settings.ca));
+    TlsSettings { certificate, key, ca, ..settings.clone() }
 }
 
 /// Whether a service is one over TLS.
@@ -506,9 +521,12 @@ impl Collector<'_> {
     /// What this host is called, by itself.
     fn own_names(&self, own: &[IpAddr]) -> Vec<String> {
         let names = self.around.names;
-        let said = [names.hostname.known().cloned(), names.static_hostname.known().cloned().flatten(), names.node_host.known().cloned()];
+        let said =
+            [names.hostname.known().cloned(), names.static_hostname.known().cloned().flatten(), names.node_host.known().cloned()];
         let hosts = self.host.read(Path::new("/etc/hosts"), host::MAX_FILE).unwrap_or_default();
-        let ours = |a: &IpAddr| own.contains(a) || (a.is_loopback() && *a != IpAddr::V4(Ipv4Addr::LOCALHOST) && *a != IpAddr::V6(Ipv6Addr::LOCALHOST));
+        let ours = |a: &IpAddr| {
+            own.contains(a) || (a.is_loopback() && *a != IpAddr::V4(Ipv4Addr::LOCALHOST) && *a != IpAddr::V6(Ipv6Addr::LOCALHOST))
+        };
         let listed = Hosts::parse(&hosts).entries().into_iter().filter(|e| ours(&e.address)).flat_map(|e| e.names);
         said.into_iter().flatten().chain(listed).filter(|n| n != "localhost").collect()
     }
@@ -558,7 +576,9 @@ impl Collector<'_> {
         let named = settings.versions.as_ref();
         let asked: Vec<&str> = match named {
             Some(named) => named.iter().map(String::as_str).collect(),
-            None => KNOWN.iter().take(4).copied().filter(|v| *v != "tlsv1.3" || release.is_none_or(|r| r >= TLS13_SINCE)).collect(),
+            None => {
+                KNOWN.iter().take(4).copied().filter(|v| *v != "tlsv1.3" || release.is_none_or(|r| r >= TLS13_SINCE)).collect()
+            }
         };
         let works = match otp {
             _ if !settings.ciphers.is_empty() => None,
@@ -603,6 +623,7 @@ impl Collector<'_> {
             End::Alert { name } => ("alert", name.clone()),
             End::Refused { why } => ("refused", why.clone()),
             End::Reset => ("reset", String::new()),
+            End::Closed => ("closed", String::new()),
             End::Silent => ("silent", String::new()),
             End::NotTls => ("not-tls", String::new()),
             End::NoConnection { why } => ("no-connection", why.clone()),
@@ -612,9 +633,15 @@ impl Collector<'_> {
         let certificate = first.as_ref().map(|(der, c)| self.cert(der, c));
         let in_file = block.and_then(|(b, _)| b.certificate.known()?.as_ref()).map(|c| &c.sha256);
         let same_as_file = certificate.as_ref().zip(in_file).map(|(served, file)| served.sha256 == *file);
-        let none = Files { certificates: Vec::new(), authorities: Vec::new(), for_clients: false, named: Vec::new(), beside: BTreeSet::new() };
+        let none = Files {
+            certificates: Vec::new(),
+            authorities: Vec::new(),
+            for_clients: false,
+            named: Vec::new(),
+            beside: BTreeSet::new(),
+        };
         let chain = first.as_ref().map(|_| self.chain(&served, block.map_or(&none, |(_, files)| files)));
-        let refused = matches!(outcome, "alert" | "reset");
+        let refused = matches!(outcome, "alert" | "reset" | "closed");
         Shake {
             outcome: outcome.to_owned(),
             text,
@@ -656,8 +683,8 @@ fn look(pem: Option<&host::Got<Pem>>) -> Fact<Option<Pem>> {
 }
 
 fn ders(pem: &Option<host::Got<Pem>>) -> Vec<Vec<u8>> {
-    // A file in DER is no use to Erlang: what is in it is not sent.
-    let pem = pem.as_ref().and_then(|got| got.as_ref().ok()).filter(|pem| pem.form == Form::Pem);
+    // A file in DER is no use to Erlang, but what is in it is of use here: all that is wrong is said at once.
+    let pem = pem.as_ref().and_then(|got| got.as_ref().ok());
     pem.map(ders_of).unwrap_or_default()
 }
 
@@ -696,7 +723,9 @@ fn is_root(der: &[u8]) -> bool {
 /// The only file, or the first of several that hold the same certificates and keys.
 fn one(mut found: impl Iterator<Item = (PathBuf, Pem)>) -> Option<String> {
     let (path, pem) = found.next()?;
-    found.all(|(_, other)| (other.keys == pem.keys) && (other.certificates == pem.certificates)).then(|| path.display().to_string())
+    found
+        .all(|(_, other)| (other.keys == pem.keys) && (other.certificates == pem.certificates))
+        .then(|| path.display().to_string())
 }
 
 fn is_broken(cipher: &str) -> bool {
@@ -800,18 +829,26 @@ impl Shake {
         }
         match self.outcome.as_str() {
             "established" => {}
-            "alert" | "reset" if self.needs_client => {}
-            "alert" => return Secure::fails("handshake", "tls-error", true, format!("the handshake ends with the alert {}", self.text)),
-            "reset" => return Secure::fails("handshake", "reset", true, "the broker closes the connection during the handshake"),
+            "alert" | "reset" | "closed" if self.needs_client => {}
+            "alert" => {
+                return Secure::fails("handshake", "tls-error", true, format!("the handshake ends with the alert {}", self.text));
+            }
+            "closed" => {
+                return Secure::fails("handshake", "tls-error", true, "the broker closes the connection during the handshake");
+            }
+            "reset" => return Secure::fails("handshake", "reset", true, "the broker resets the connection during the handshake"),
             "silent" => return Secure::fails("handshake", "hangs", true, "the handshake gets no answer"),
             "not-tls" => return Secure::fails("handshake", "tls-error", true, "what answers does not speak TLS"),
             _ => return Secure::of("unknown", false, self.text.clone()),
         }
-        let Some(certificate) = &self.certificate else { return Secure::of("unknown", false, "the certificate could not be read") };
+        let Some(certificate) = &self.certificate else {
+            return Secure::of("unknown", false, "the certificate could not be read");
+        };
         certificate.judge(self.chain.as_ref(), now).unwrap_or_else(|| {
             let version = self.version.as_deref().unwrap_or("TLS");
             let clients = if self.needs_client { "; clients need a certificate" } else { "" };
-            let detail = format!("{version}, certificate of {} until {}{clients}", certificate.names.join(", "), certificate.ends);
+            let detail =
+                format!("{version}, certificate of {} until {}{clients}", certificate.names.join(", "), certificate.ends);
             let server = Some(certificate.sha256.clone()).filter(|_| !self.needs_client);
             Secure { server, ..Secure::of("ok", true, detail) }
         })
@@ -841,16 +878,25 @@ impl Cert {
                 return fails("chain", format!("{missing}, who issued it, is neither sent nor in the broker's cacertfile"));
             }
             Some("no-authority") => {
-                return Some(Secure::of("unknown", false, format!("whether clients know {missing}, who issued it, cannot be told here")));
+                return Some(Secure::of(
+                    "unknown",
+                    false,
+                    format!("whether clients know {missing}, who issued it, cannot be told here"),
+                ));
             }
             _ => {}
         }
         match &self.fits_host {
-            Fact::Known(fits) if fits == "foreign" => fails("name", format!("the certificate is for {} only", self.names.join(", "))),
+            Fact::Known(fits) if fits == "foreign" => {
+                fails("name", format!("the certificate is for {} only", self.names.join(", ")))
+            }
             Fact::Known(fits) if fits == "elsewhere" => Some(Secure::of(
                 "unknown",
                 false,
-                format!("the certificate is for {}, which is not this host: clients have to come by that name", self.names.join(", ")),
+                format!(
+                    "the certificate is for {}, which is not this host: clients have to come by that name",
+                    self.names.join(", ")
+                ),
             )),
             Fact::Unknown(why) => Some(Secure::of("unknown", false, why.clone())),
             Fact::Known(_) => None,
@@ -910,7 +956,14 @@ mod tests {
     }
 
     fn looked(host: &Fake, settings: TlsSettings, handshake: Option<Handshake>) -> Tls {
-        let address = Address { interface: "eth0".into(), address: "10.0.0.5".into(), prefix: 24, v6: false, up: true, scope: "global".into() };
+        let address = Address {
+            interface: "eth0".into(),
+            address: "10.0.0.5".into(),
+            prefix: 24,
+            v6: false,
+            up: true,
+            scope: "global".into(),
+        };
         let net = Net { addresses: Fact::Known(vec![address]), ..Net::blank("test") };
         let names = Names { hostname: Fact::Known("mq1".into()), ..Names::blank("test") };
         let install = super::super::os::collect_install(host);
@@ -958,7 +1011,10 @@ mod tests {
         let block = block(&host);
         assert_eq!((block.key_matches, block.key_encrypted), (known(Some(true)), known(Some(false))));
         let certificate = block.certificate.known().cloned().flatten().unwrap();
-        assert_eq!((certificate.names, certificate.fits_host), (vec!["mq1".to_owned(), "10.0.0.5".to_owned()], known("own".to_owned())));
+        assert_eq!(
+            (certificate.names, certificate.fits_host),
+            (vec!["mq1".to_owned(), "10.0.0.5".to_owned()], known("own".to_owned()))
+        );
         assert_eq!(chain(&host).state, "complete");
         let key = file(&host, "key");
         assert_eq!((key.state, key.fits, key.open_to_all), (known("ok".to_owned()), known(Some(true)), known(false)));

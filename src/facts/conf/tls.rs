@@ -141,9 +141,8 @@ fn one(block: &Block, settings: &Settings, advanced: &Advanced) -> Option<TlsSet
 
 fn of_lines(block: &Block, settings: &Settings) -> TlsSettings {
     let line = |name: &str| settings.get(&format!("{}.{name}", block.prefix));
-    let named = |name: &str| {
-        line(name).map(|l| Named { path: l.entry.value.clone(), key: Some(l.entry.key.clone()), at: l.value_at() })
-    };
+    let named =
+        |name: &str| line(name).map(|l| Named { path: l.entry.value.clone(), key: Some(l.entry.key.clone()), at: l.value_at() });
     let all = |name: &str| settings.below(&format!("{}.{name}", block.prefix));
     let values = |lines: &[&Line]| lines.iter().map(|l| l.entry.value.clone()).collect::<Vec<_>>();
     let versions = all("versions");
@@ -169,7 +168,8 @@ fn of_term(block: &Block, term: &Term, at: &Where) -> TlsSettings {
         let value = term.property(name)?;
         Some(Named { path: value.text()?, key: None, at: place(value) })
     };
-    let texts = |name: &str| term.property(name).and_then(Term::list).map(|l| l.iter().filter_map(Term::text).collect::<Vec<_>>());
+    let texts =
+        |name: &str| term.property(name).and_then(Term::list).map(|l| l.iter().filter_map(Term::text).collect::<Vec<_>>());
     let is = |name: &str, atom: &str| term.property(name).and_then(Term::atom) == Some(atom);
     TlsSettings {
         certificate: named("certfile"),
