@@ -411,7 +411,7 @@ fn login(
         _ => return not_tried,
     }
     let (Some(user), Some(password_file)) = (&intent.user, &intent.password_file) else { return not_tried };
-    // A login as a user who is known not to exist would only leave an error in the broker's log.
+    // A login as a user who is known not to exist, or to be confined to this host, would only leave an error in the broker's log.
     if let Some(users) = node(facts).known().and_then(|n| n.users.known())
         && !users.iter().any(|u| &u.name == user)
     {

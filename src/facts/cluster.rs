@@ -251,7 +251,7 @@ impl Look<'_> {
     }
 
     fn stopped_later(&self, others: &Fact<Vec<String>>) -> Fact<Vec<String>> {
-        let ran = match self.from_files("nodes_running_at_shutdown", |term| names_of(term)) {
+        let ran = match self.from_files("nodes_running_at_shutdown", names_of) {
             Ok(ran) => ran.unwrap_or_default(),
             Err(miss) => return miss.into(),
         };

@@ -10,7 +10,7 @@ use super::listeners::Listener;
 use super::names::Names;
 use super::net::Net;
 use super::os::Install;
-use super::{Blank, Fact, Where};
+use super::{Blank, Fact, Where, unit};
 use crate::formats::hosts::Document as Hosts;
 use crate::formats::x509::{self, Certificate};
 use crate::host::pem::{self, Form, Pem};
@@ -179,7 +179,7 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Shake {
-    /// established | alert | refused (by the client) | reset | silent | not-tls | no-connection
+    /// established | alert | refused (by the client) | reset | closed | silent | not-tls | no-connection
     pub outcome: String,
     /// The alert's name, or why the client refused.
     pub text: String,
@@ -251,7 +251,7 @@ pub fn collect(host: &dyn Host, around: &Around, conf: &Conf, listeners: &Fact<V
     };
     let collector = Collector { host, around, user, problems: &conf.problems };
     let mut named = Vec::new();
-    let read: Vec<(Block, Files)> = settings.iter().map(|s| collector.block(s, &mut named)).collect();
+    let read: Vec<(Block, Files)> = settings.iter().map(|s| collector.block(&absolute(host, s), &mut named)).collect();
     let endpoints = match listeners {
         Fact::Unknown(why) => Fact::Unknown(why.clone()),
         Fact::Known(listeners) => {
@@ -260,6 +260,21 @@ pub fn collect(host: &dyn Host, around: &Around, conf: &Conf, listeners: &Fact<V
         }
     };
     Tls { blocks: Fact::Known(read.into_iter().map(|(block, _)| block).collect()), files: Fact::Known(named), endpoints }
+}
+
+/// A relative path begins where the unit starts the broker.
+fn absolute(host: &dyn Host, settings: &TlsSettings) -> TlsSettings {
+    let whole = |named: &Option<Named>| {
+        let named = named.clone()?;
+        let relative = Path::new(&named.path).is_relative();
+        let start = relative.then(|| unit::working_directory(host).known().cloned().flatten()).flatten();
+        Some(match start {
+            Some(start) => Named { path: Path::new(&start).join(&named.path).display().to_string(), ..named },
+            None => named,
+        })
+    };
+    let (certificate, key, ca) = (whole(&settings.certificate), whole(&settings.key), whole(&settings.ca));
+    TlsSettings { certificate, key, ca, ..settings.clone() }
 }
 
 /// Whether a service is one over TLS.
@@ -608,6 +623,7 @@ impl Collector<'_> {
             End::Alert { name } => ("alert", name.clone()),
             End::Refused { why } => ("refused", why.clone()),
             End::Reset => ("reset", String::new()),
+            End::Closed => ("closed", String::new()),
             End::Silent => ("silent", String::new()),
             End::NotTls => ("not-tls", String::new()),
             End::NoConnection { why } => ("no-connection", why.clone()),
@@ -625,7 +641,7 @@ impl Collector<'_> {
             beside: BTreeSet::new(),
         };
         let chain = first.as_ref().map(|_| self.chain(&served, block.map_or(&none, |(_, files)| files)));
-        let refused = matches!(outcome, "alert" | "reset");
+        let refused = matches!(outcome, "alert" | "reset" | "closed");
         Shake {
             outcome: outcome.to_owned(),
             text,
@@ -667,8 +683,8 @@ fn look(pem: Option<&host::Got<Pem>>) -> Fact<Option<Pem>> {
 }
 
 fn ders(pem: &Option<host::Got<Pem>>) -> Vec<Vec<u8>> {
-    // A file in DER is no use to Erlang: what is in it is not sent.
-    let pem = pem.as_ref().and_then(|got| got.as_ref().ok()).filter(|pem| pem.form == Form::Pem);
+    // A file in DER is no use to Erlang, but what is in it is of use here: all that is wrong is said at once.
+    let pem = pem.as_ref().and_then(|got| got.as_ref().ok());
     pem.map(ders_of).unwrap_or_default()
 }
 
@@ -813,11 +829,14 @@ impl Shake {
         }
         match self.outcome.as_str() {
             "established" => {}
-            "alert" | "reset" if self.needs_client => {}
+            "alert" | "reset" | "closed" if self.needs_client => {}
             "alert" => {
                 return Secure::fails("handshake", "tls-error", true, format!("the handshake ends with the alert {}", self.text));
             }
-            "reset" => return Secure::fails("handshake", "reset", true, "the broker closes the connection during the handshake"),
+            "closed" => {
+                return Secure::fails("handshake", "tls-error", true, "the broker closes the connection during the handshake");
+            }
+            "reset" => return Secure::fails("handshake", "reset", true, "the broker resets the connection during the handshake"),
             "silent" => return Secure::fails("handshake", "hangs", true, "the handshake gets no answer"),
             "not-tls" => return Secure::fails("handshake", "tls-error", true, "what answers does not speak TLS"),
             _ => return Secure::of("unknown", false, self.text.clone()),

@@ -202,6 +202,7 @@ fn not_secured(handshake: tls::Handshake) -> Answer {
         tls::End::NotTls => Answer::TlsError { text: "what answers does not speak TLS".to_owned() },
         tls::End::Silent => Answer::Hangs,
         tls::End::NoConnection { why } => Answer::Unreachable { why },
+        tls::End::Closed => Answer::TlsError { text: "closed during the handshake".to_owned() },
         tls::End::Established | tls::End::Reset => Answer::Reset,
     }
 }

@@ -653,6 +653,7 @@ fn strike_answer(call: &rpc::Call, answer: eetf::Term) -> Got<eetf::Term> {
 mod tests {
     use super::*;
     use crate::host::fake::Fake;
+    use crate::host::pem::tests::RSA_KEY;
     use crate::host::rpc::{Call, atom, binary, tuple};
 
     fn target() -> rpc::Target {
@@ -683,6 +684,7 @@ mod tests {
             .file("/var/lib/rabbitmq/.erlang.cookie", "COOKIECOOKIE")
             .file("/var/log/rabbitmq/r.log", "one\ntwo\n")
             .file("/proc/7/cmdline", "beam.smp\0-setcookie\0COOKIECOOKIE\0-s\0rabbit\0")
+            .file("/etc/rabbitmq/server.key", RSA_KEY)
             .denied("/etc/secret")
             .link("/bin/sh", "dash")
             .space("/", 10, 5)
@@ -704,6 +706,7 @@ mod tests {
         let _ = (host.list(Path::new("/etc")), host.read_link(Path::new("/bin/sh")), host.space(Path::new("/")));
         let _ = (host.addresses(), host.run(&Command::NftRuleset), host.call(&target(), &Call::IsRunning));
         let _ = (host.nf_tables(), host.ip_sets());
+        let _ = (host.pem(Path::new("/etc/rabbitmq/server.key")), host.tls("127.0.0.1:5671".parse().unwrap()));
         for user in ["guest", "app"] {
             let _ = host.call(&target(), &Call::LookupUser(user.to_owned()));
         }
@@ -722,6 +725,7 @@ mod tests {
         for (name, bytes) in &files {
             let text = String::from_utf8_lossy(bytes);
             assert!(!text.contains("hunter2") && !text.contains("COOKIECOOKIE"), "{name}");
+            assert!(!RSA_KEY.lines().skip(1).any(|line| !line.starts_with('-') && text.contains(line)), "{name}");
         }
         let replay = Replay::open(&dir).unwrap();
         std::fs::remove_dir_all(dir).unwrap();
@@ -746,6 +750,16 @@ mod tests {
         assert_eq!(replay.run(&Command::NftRuleset), live.run(&Command::NftRuleset));
         assert_eq!(replay.call(&target(), &Call::IsRunning), Ok(atom("true")));
         assert_eq!((replay.nf_tables(), replay.ip_sets()), (live.nf_tables(), live.ip_sets()));
+    }
+
+    #[test]
+    fn of_a_key_its_public_half_is_replayed() {
+        let (fake, replay) = (host(), replayed("key"));
+        let path = Path::new("/etc/rabbitmq/server.key");
+        let live: &dyn Host = &fake;
+        assert_eq!(replay.pem(path), live.pem(path));
+        assert!(replay.pem(path).unwrap().keys[0].public.is_some());
+        assert!(matches!(replay.read(path, 9999), Err(Miss::Unavailable { .. })));
     }
 
     #[test]

@@ -52,7 +52,10 @@ pub enum End {
     Refused {
         why: String,
     },
+    /// A RST.
     Reset,
+    /// A FIN, without an alert before it.
+    Closed,
     Silent,
     /// What answers there does not speak TLS.
     NotTls,
@@ -246,7 +249,7 @@ fn connection(witness: &Arc<Witness>, asked: &Arc<Asked>, to: SocketAddr) -> Res
 /// What the server says once it knows that we have no certificate; silence, or data, means that it does not mind.
 fn refusal(conn: &mut ClientConnection, socket: &mut Timed) -> End {
     match conn.read_tls(socket) {
-        Ok(0) => End::Reset,
+        Ok(0) => End::Closed,
         Ok(_) => match conn.process_new_packets() {
             Ok(_) => End::Established,
             Err(e) => of_error(&e),
@@ -263,6 +266,7 @@ fn outcome(done: std::io::Result<()>) -> End {
     }
     match e.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => End::Silent,
+        ErrorKind::UnexpectedEof => End::Closed,
         _ => End::Reset,
     }
 }
@@ -311,7 +315,7 @@ mod tests {
     #[test]
     fn ends_without_a_handshake_are_told_apart() {
         assert_eq!(shake_hands(server(b"AMQP\x00\x00\x09\x01", true)).end, End::NotTls);
-        assert_eq!(shake_hands(server(b"", true)).end, End::Reset);
+        assert_eq!(shake_hands(server(b"", true)).end, End::Closed);
         let alert = b"\x15\x03\x03\x00\x02\x02\x28";
         assert_eq!(shake_hands(server(alert, true)).end, End::Alert { name: "handshake_failure".to_owned() });
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

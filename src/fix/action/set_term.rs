@@ -5,7 +5,7 @@ use crate::facts::conf::advanced;
 use crate::fix::world::FileState;
 use crate::formats::erlang;
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +23,7 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
         Fact::Known(files) => files,
         Fact::Unknown(why) => return Err(cannot(why.clone())),
     };
-    if !files.iter().any(|f| f.used && f.format != "cuttlefish" && PathBuf::from(&f.path) == file) {
+    if !files.iter().any(|f| f.used && f.format != "cuttlefish" && Path::new(&f.path) == file) {
         return Err(cannot(format!("{} is not read by this broker", file.display())));
     }
     desk.own(&file)?;

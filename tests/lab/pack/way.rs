@@ -60,8 +60,6 @@ impl Line {
 struct Intent(Vec<String>);
 
 const PASSWORD_FILE: &str = "/root/pw";
-/// What a repair run says of itself that found nothing.
-const NOTHING: &str = "nothing to repair";
 /// A broker that could not start falls back into its loop of failing starts; that it stops first takes up to its time limit.
 const SETTLES: Duration = Duration::from_secs(150);
 const APPEARS: Duration = Duration::from_secs(45);
@@ -90,8 +88,8 @@ pub fn whole_way(fault: &Fault, suite: &'static str, line: &mut Line) -> Result<
     if fix.at("/changed") != true {
         let changes = differences(&etc, &host.etc_digest()?);
         ensure!(changes.is_empty(), "nothing was to be changed, but in /etc:\n{}", changes.join("\n"));
-        // What the wanted client needs may be there: only another one was refused.
-        line.connects = line.fix == NOTHING && all_well(&host, fault).is_ok();
+        // What the wanted client needs may be there: only another one was refused. What is unsafe stays so without a change.
+        line.connects = fault.known.category != "unsafe" && all_well(&host, fault).is_ok();
         return Ok(());
     }
     match all_well(&host, fault) {
@@ -170,7 +168,7 @@ fn said(fix: &Audit) -> String {
     let why = |fix: Option<&&Value>| fix.and_then(|fix| fix["why"].as_str()).unwrap_or_default().replace('\n', " ");
     match (applied.as_slice(), failed.as_slice()) {
         (_, [_, ..]) => format!("failed ({}): {}", named(&failed), why(failed.first())),
-        ([], []) if left.is_empty() => NOTHING.into(),
+        ([], []) if left.is_empty() => "nothing to repair".into(),
         ([], []) => format!("left ({}): {}", named(&left), why(left.first())),
         (applied, []) => format!("done ({})", named(applied)),
     }
