@@ -156,12 +156,12 @@ fn mark_consequences(findings: &mut [Finding], judged: &[Judged]) {
     }
 }
 
-/// Root-cause errors in fix order, their consequences, then the rest by severity.
-fn order(f: &Finding) -> (u8, Severity, Stage, String, Option<Where>) {
+/// Root-cause errors in fix order, their consequences, then the rest by severity, consequences last.
+fn order(f: &Finding) -> (u8, Severity, bool, Stage, String, Option<Where>) {
     let class = match (f.severity, f.counts(), f.root_cause) {
         (Severity::Error, true, _) => 0,
         (Severity::Error, _, false) => 1,
         _ => 2,
     };
-    (class, f.severity, f.stage, f.rule.clone(), f.at.clone())
+    (class, f.severity, !f.root_cause, f.stage, f.rule.clone(), f.at.clone())
 }

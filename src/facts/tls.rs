@@ -790,7 +790,7 @@ pub struct Secure {
     /// A real handshake showed it, not the files.
     pub proven: bool,
     pub detail: String,
-    /// What the client sees if it fails: tls-error | reset | hangs
+    /// What the client sees if it fails: tls-error | hangs
     pub sees: String,
     /// handshake | key | expired | not-yet-valid | chain | name | weak; null: it does not fail
     pub cause: Option<String>,
@@ -836,7 +836,9 @@ impl Shake {
             "closed" => {
                 return Secure::fails("handshake", "tls-error", true, "the broker closes the connection during the handshake");
             }
-            "reset" => return Secure::fails("handshake", "reset", true, "the broker resets the connection during the handshake"),
+            "reset" => {
+                return Secure::fails("handshake", "tls-error", true, "the broker resets the connection during the handshake");
+            }
             "silent" => return Secure::fails("handshake", "hangs", true, "the handshake gets no answer"),
             "not-tls" => return Secure::fails("handshake", "tls-error", true, "what answers does not speak TLS"),
             _ => return Secure::of("unknown", false, self.text.clone()),
@@ -1082,7 +1084,7 @@ mod tests {
         assert_eq!(cause(judged(alone, i64::MAX)), told("expired", "tls-error"));
         let alert = End::Alert { name: "handshake_failure".into() };
         assert_eq!(cause(judged(handshake(alert.clone(), ""), now)), told("handshake", "tls-error"));
-        assert_eq!(cause(judged(handshake(End::Reset, ""), now)), told("handshake", "reset"));
+        assert_eq!(cause(judged(handshake(End::Reset, ""), now)), told("handshake", "tls-error"));
         let mutual = Handshake { asks_client: true, ..handshake(alert, &format!("{LEAF}{ISSUER}")) };
         let mutual = judged(mutual, now);
         assert_eq!((mutual.state.as_str(), mutual.server), ("ok", None));

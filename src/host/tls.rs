@@ -192,9 +192,20 @@ pub type Secured = StreamOwned<ClientConnection, Timed>;
 pub fn shake_hands(to: SocketAddr) -> Handshake {
     let stream = match TcpStream::connect_timeout(&to, LIMIT) {
         Ok(stream) => stream,
-        Err(e) => return Handshake::nothing(End::NoConnection { why: e.to_string() }),
+        Err(e) => return Handshake::nothing(not_connected(&e)),
     };
     converse(stream, to, None).0
+}
+
+/// A server that closes at once can be gone before the connection was looked at: that is an answer, too.
+fn not_connected(e: &std::io::Error) -> End {
+    use ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut, WouldBlock};
+    match e.kind() {
+        ConnectionRefused | TimedOut | WouldBlock | HostUnreachable | NetworkUnreachable | PermissionDenied => {
+            End::NoConnection { why: e.to_string() }
+        }
+        _ => End::Reset,
+    }
 }
 
 /// Secures a connection with the one server that holds this certificate (SHA-256, hexadecimal digits) and its key.

@@ -67,7 +67,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("enable-plugin", &["name"], &[]),
     ("tls-versions", &["block"], &[]),
     ("certificate-to-pem", &["path"], &[]),
-    ("broker-may-read", &["path"], &["private"]),
+    ("broker-may-read", &["path"], &["private", "restart"]),
     ("join-group", &["group"], &[]),
     ("file-mode", &["path", "mode"], &[]),
     ("file-owner", &["path"], &["recursive"]),

@@ -1,5 +1,5 @@
 //! Lets the broker's user read a file of its configuration by way of its group, directories on the way included.
-use super::{Desk, Proposal, Refusal, cannot};
+use super::{Desk, Proposal, Refusal, UnitNeed, cannot};
 use crate::fix::change::Change;
 use crate::fix::world::FileMeta;
 use serde::Deserialize;
@@ -12,13 +12,16 @@ pub struct Params {
     /// A secret: everybody else loses what they may do with the file.
     #[serde(default)]
     private: bool,
+    /// The broker runs, and has to read the file anew.
+    #[serde(default)]
+    restart: bool,
 }
 
 const READ: u32 = 4;
 const SEARCH: u32 = 1;
 
 pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
-    let Params { path, private } = params;
+    let Params { path, private, restart } = params;
     desk.own(&path)?;
     let ids = desk.broker_ids().ok_or_else(|| cannot("the user rabbitmq is not known"))?;
     let mut way: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| desk.own(dir).is_ok()).collect();
@@ -37,7 +40,8 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
         summary: format!("{}: readable by the broker (group {}, mode {:04o})", path.display(), after.gid, after.mode),
         claims: vec![(format!("access to {}", path.display()), format!("{:04o} {}:{}", after.mode, after.uid, after.gid))],
         changes,
-        unit: desk.start_if_failing(),
+        unit: if restart { UnitNeed::Restart } else { desk.start_if_failing() },
+        effects: if restart { vec!["restart"] } else { Vec::new() },
         ..Proposal::default()
     })
 }
