@@ -325,7 +325,8 @@ impl Look<'_> {
             Fact::Unknown(why) => return Fact::Unknown(why.clone()),
         };
         let started = self.facts.process.beam.known().and_then(|beam| beam.as_ref().map(|b| b.started));
-        let finished = events.iter().rposition(|e| e.signature == "boot-completed");
+        // What has no time may be of an earlier boot, wherever it stands.
+        let finished = events.iter().rposition(|e| e.signature == "boot-completed" && e.time.is_some());
         let last = events.iter().rposition(|e| signatures.contains(&e.signature.as_str()));
         // A node pauses long after its boot.
         let after_boot = signatures.contains(&"partition-pause");
