@@ -58,6 +58,28 @@ pub fn value(
     Ok(if text.is_empty() { None } else { Some(text) })
 }
 
+/// A question with a yes or a no.
+pub fn yes(question: &str, default: bool) -> Result<bool, AskError> {
+    Ok(Confirm::with_theme(&SimpleTheme).with_prompt(question).default(default).interact()?)
+}
+
+/// A line of text, trimmed; may be empty where `valid` takes that. The question stands on a line of its own, as with [`value`].
+pub fn line(question: &str, suggestion: Option<&str>, valid: fn(&str) -> Result<(), String>) -> Result<String, AskError> {
+    say(&format!("{question}\n"));
+    let theme = SimpleTheme;
+    let mut input = Input::<String>::with_theme(&theme).with_prompt(" ").allow_empty(true);
+    if let Some(suggestion) = suggestion {
+        input = input.with_initial_text(suggestion);
+    }
+    let text = input.validate_with(move |text: &String| valid(text.trim())).interact_text()?;
+    Ok(text.trim().to_owned())
+}
+
+/// One of several; its number.
+pub fn pick(question: &str, items: &[&str]) -> Result<usize, AskError> {
+    Ok(Select::with_theme(&SimpleTheme).with_prompt(question).items(items).default(0).interact()?)
+}
+
 /// Goes through the steps one by one, then asks once for the whole.
 pub fn choose(plan: &Plan, term: &Term, explain: &dyn Fn(&Step) -> String) -> Result<Answer, AskError> {
     let mut chosen = BTreeSet::new();

@@ -21,6 +21,7 @@ use std::time::Duration;
   sudo rmq-audit lint                         would RabbitMQ boot after a restart?
   rmq-audit lint --rabbitmq 4.1 deploy/       would a 4.1 boot with these files?
   sudo rmq-audit undo                         take the last fix run back
+  sudo rmq-audit init                         say once who must be able to connect
   rmq-audit demo                              a broken host to look at; needs no root
 
 Exit codes: 0 nothing found, 1 findings, 2 usage or policy wrong, 3 something that
@@ -156,6 +157,11 @@ pub enum Verb {
     },
     /// The facts as JSON
     Facts,
+    /// Ask a few questions and write /etc/rmq-audit/policy.toml: who must be able to connect
+    ///
+    /// Proposes what is seen on the host: who is connected, what listens, its networks, the cluster's other nodes. Shows the file before it
+    /// writes it; what is in it already stays. Needs root and a terminal.
+    Init,
     /// Audit a packed capture of a broken broker host; needs no root and no RabbitMQ
     Demo,
     /// Shell completions

@@ -2,7 +2,6 @@
 
 mod ask;
 mod audit;
-mod beyond;
 mod cli;
 mod facts;
 mod findings;
@@ -11,6 +10,7 @@ mod formats;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod init;
 mod lint;
 #[doc(hidden)]
 pub mod packing;

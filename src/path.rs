@@ -3,7 +3,6 @@
 //! Stages stand in packet order, which decides what the client *sees*. A stage that can be judged is judged even where an
 //! earlier one fails: the reader wants to know everything that stands in the way, not only the first thing.
 
-use crate::beyond;
 use crate::facts::clients::Client;
 use crate::facts::firewall::{DecidingRule, Verdict};
 use crate::facts::tls::is_tls;
@@ -13,6 +12,8 @@ use crate::formats::cidr::Cidr;
 use crate::rules::{Severity, Stage};
 use serde::Serialize;
 use std::net::IpAddr;
+
+mod beyond;
 
 /// The way of one client.
 #[derive(Debug, Clone, Serialize)]

@@ -256,14 +256,14 @@ fn parse(text: &str, path: &Path, rules: &BTreeSet<String>) -> Result<Intent, Po
         error(&format!("{}:{line}:{column}", path.display()), e.message())
     })?;
     let place = |needle: &str| {
-        let (line, column) = position(text, text.find(needle).unwrap_or(0));
+        let (line, column) = position(text, value_at(text, needle));
         format!("{}:{line}:{column}", path.display())
     };
     let clients = file.clients.into_iter().map(|c| client(c, &place)).collect::<Result<_, _>>()?;
     let waivers = file.waiver.into_iter().map(|w| waiver(w, rules, &place)).collect::<Result<_, _>>()?;
     let peers = file.cluster.map(|c| c.peers).unwrap_or_default();
     for peer in &peers {
-        check_source(peer).map_err(|m| error(&place(peer), m))?;
+        check_peer(peer).map_err(|m| error(&place(peer), m))?;
     }
     Ok(Intent { clients, peers, waivers })
 }
@@ -358,6 +358,28 @@ pub fn check_source(text: &str) -> Result<(), String> {
         .ok_or_else(|| format!("`{text}` is neither a network (10.0.0.0/24) nor an address, `any` or `local`"))
 }
 
+/// Whether this can stand in `peers`.
+fn check_peer(text: &str) -> Result<(), String> {
+    match text {
+        "any" | "local" => Err(format!("`{text}` is no address of a node: the ports of the cluster are for its nodes alone")),
+        _ => check_source(text),
+    }
+}
+
+/// Where a text stands as a value: the first place in quotes that is no comment.
+fn value_at(text: &str, value: &str) -> usize {
+    let quoted = ['"', '\''].map(|quote| format!("{quote}{value}{quote}"));
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let found = quoted.iter().filter_map(|q| line.find(q)).min();
+        if let Some(at) = found.filter(|at| !line[..*at].trim_start().starts_with('#')) {
+            return start + at + 1;
+        }
+        start += line.len();
+    }
+    text.find(value).unwrap_or(0)
+}
+
 /// Line and column (from 1) of a byte offset.
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..offset.min(text.len())];
@@ -412,5 +434,14 @@ match = { listener = "127.0.0.1:5672" }
         assert!(fails("[[waiver]]\nrule = \"listener-loopback-only\"\n").contains("reason"));
         assert!(fails("[[clients]]\nname = \"a\"\nfrom = [\"10.0.0.0/33\"]\n").starts_with("policy.toml:3:10: "));
         assert!(fails("[[clients]\n").starts_with("policy.toml:1:"));
+        assert!(fails("[cluster]\npeer = [\"10.0.0.2\"]\n").starts_with("policy.toml:2:1: "));
+        assert!(fails("[cluster]\npeers = [\"10.0.0.2\", \"mq3\"]\n").starts_with("policy.toml:2:23: "));
+        assert!(fails("[cluster]\npeers = [\"any\"]\n").contains("is no address of a node"));
+        assert!(
+            fails("[[waiver]]\nrule = \"listener-loopback-only\"\nreason = \"x\"\nuntil = \"soon\"\n")
+                .starts_with("policy.toml:4:9: ")
+        );
+        let second = "# from = [\"10.0.0.0/33\"]\n[[clients]]\nname = \"a\"\nfrom = [\"10.0.0.0/33\"]\n";
+        assert!(fails(second).starts_with("policy.toml:4:10: "), "{}", fails(second));
     }
 }

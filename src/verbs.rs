@@ -19,6 +19,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::CommandFactory;
 use std::path::Path;
 
+mod init;
 mod lint;
 mod repair;
 mod watch;
@@ -62,6 +63,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Done> {
         Some(Verb::Recover) => repair::recover(global),
         Some(Verb::Capture { dir }) => capture(global, dir),
         Some(Verb::Facts) => facts(global),
+        Some(Verb::Init) => init::init(global),
         Some(Verb::Demo) => demo(global),
         Some(Verb::Completions { shell }) => Ok(Done::ok(completions(*shell))),
         Some(Verb::Man) => man().map(Done::ok),

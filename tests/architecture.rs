@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("path", &["facts", "findings", "formats", "rules"]),
     ("report", &["facts", "findings", "path", "rules"]),
     ("audit", &["facts", "findings", "host", "path", "policy", "report", "rules"]),
+    ("init", &["facts", "formats", "host", "policy"]),
     ("lint", &["facts", "formats", "host", "rules"]),
     ("fix", &["facts", "findings", "formats", "host", "policy", "report", "rules"]),
     ("watch", &["facts", "formats", "host"]),

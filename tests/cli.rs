@@ -213,6 +213,17 @@ fn repair_without_a_terminal_or_root_is_refused() {
 }
 
 #[test]
+fn init_asks_on_a_terminal_alone() {
+    for args in [&["init"][..], &["init", "--no-input"]] {
+        let ran = run(args);
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.lines().count()), (2, "", 1), "{ran:?}");
+        assert!(ran.err.contains("no terminal") && ran.err.contains("/etc/rmq-audit/policy.toml"), "{}", ran.err);
+    }
+    let replayed = run(&["init", "--capture", HEALTHY]);
+    assert!(replayed.code == 2 && replayed.err.contains("no --capture"), "{replayed:?}");
+}
+
+#[test]
 fn explain_lists_and_explains() {
     let list = run(&["explain"]);
     assert!(list.code == 0 && list.out.contains("listener-loopback-only") && list.out.ends_with("rmq-audit explain RULE\n"));

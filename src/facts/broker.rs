@@ -406,6 +406,26 @@ fn listener(reference: &Term, details: &Term) -> Option<NodeListener> {
     })
 }
 
+/// Somebody who is connected to the node at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connected {
+    pub user: String,
+    pub vhost: String,
+    pub from: IpAddr,
+}
+
+/// Asks a running node who is connected (logged in, over any protocol that it tracks).
+pub fn connected(host: &dyn Host, target: Target) -> Got<Vec<Connected>> {
+    let answer = Asker::new(host, target).ask(&Call::Connections)?;
+    let one = |term: &Term| match rpc::elements(term) {
+        [vhost, user, from] => {
+            Some(Connected { user: rpc::text(user)?, vhost: rpc::text(vhost)?, from: address(from)?.to_canonical() })
+        }
+        _ => None,
+    };
+    Ok(rpc::items(&answer).unwrap_or_default().iter().filter_map(one).collect())
+}
+
 fn address(term: &Term) -> Option<IpAddr> {
     let parts: Option<Vec<u16>> = rpc::elements(term).iter().map(|t| u16::try_from(rpc::integer(t)?).ok()).collect();
     let parts = parts?;
@@ -699,7 +719,9 @@ mod tests {
             Call::LogLocations => list(vec![]),
             Call::KhepriEnabled => panic!("3.8 is not asked"),
             Call::RunningNodes => list(vec![atom("rabbit@mq1")]),
-            Call::ClusterStatus | Call::FeatureFlags | Call::DeprecatedInUse | Call::Policies => panic!("asked elsewhere"),
+            Call::ClusterStatus | Call::FeatureFlags | Call::DeprecatedInUse | Call::Policies | Call::Connections => {
+                panic!("asked elsewhere")
+            }
             Call::VhostLimits => list(vec![tuple([binary("/"), list(vec![tuple([binary("max-connections"), number(2)])])])]),
             Call::UserLimits => return Err(Miss::Absent { what: "get_user_limits".into() }),
             Call::ConnectionsTo(_) => number(2),

@@ -325,7 +325,8 @@ impl Look<'_> {
             Fact::Unknown(why) => return Fact::Unknown(why.clone()),
         };
         let started = self.facts.process.beam.known().and_then(|beam| beam.as_ref().map(|b| b.started));
-        let finished = events.iter().rposition(|e| e.signature == "boot-completed");
+        // What has no time may be of an earlier boot, wherever it stands.
+        let finished = events.iter().rposition(|e| e.signature == "boot-completed" && e.time.is_some());
         let last = events.iter().rposition(|e| signatures.contains(&e.signature.as_str()));
         // A node pauses long after its boot.
         let after_boot = signatures.contains(&"partition-pause");
@@ -706,5 +707,125 @@ impl Blank for Cluster {
             unresolved: Fact::blank(why),
             ways: Fact::blank(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::conf::tests::environment;
+    use crate::host::fake::Fake;
+    use crate::host::rpc::{atom, binary, tuple};
+    use eetf::List;
+
+    const BASE: &str = "/var/lib/rabbitmq/mnesia";
+
+    fn names_of_mq1() -> Names {
+        let mut names = Names::blank("test");
+        names.node = Fact::Known("rabbit@mq1".into());
+        names.node_host = Fact::Known("mq1".into());
+        names
+    }
+
+    #[test]
+    fn files_tell_the_nodes_of_one_that_is_down() {
+        let all = erlang::consult("{[rabbit@mq1,'rabbit@mq-2'],[rabbit@mq1]}.\n").unwrap();
+        assert_eq!(members_of(&all[0]), Some(vec!["rabbit@mq1".into(), "rabbit@mq-2".into()]));
+        let old = erlang::consult("[rabbit@mq1].\n").unwrap();
+        assert_eq!(members_of(&old[0]), Some(vec!["rabbit@mq1".into()]));
+        assert_eq!(members_of(&erlang::consult("{x,1}.").unwrap()[0]), None);
+    }
+
+    #[test]
+    fn the_flags_file_is_read_and_its_faults_told() {
+        assert_eq!(read_flags("[quorum_queue,\n 'rabbitmq_4.0.0'].\n"), Ok(vec!["quorum_queue".into(), "rabbitmq_4.0.0".into()]));
+        assert_eq!(read_flags("[].\n"), Ok(Vec::new()));
+        assert!(read_flags("").is_err_and(|why| why == "it is empty"));
+        assert!(read_flags("[quorum_queue,").is_err());
+        assert!(read_flags("{ok}.").is_err_and(|why| why.contains("something else")));
+    }
+
+    #[test]
+    fn the_flags_file_is_beside_the_data() {
+        let path = |vars: &[(&str, &str)]| flags_path(&environment(vars), &names_of_mq1()).map(|p| p.display().to_string());
+        assert_eq!(path(&[]), Ok(format!("{BASE}/rabbit@mq1-feature_flags")));
+        assert_eq!(path(&[("MNESIA_BASE", "/srv")]), Ok("/srv/rabbit@mq1-feature_flags".into()));
+        assert_eq!(path(&[("FEATURE_FLAGS_FILE", "/srv/flags")]), Ok("/srv/flags".into()));
+        assert!(flags_path(&environment(&[]), &Names::blank("no name")).is_err());
+    }
+
+    #[test]
+    fn flags_that_are_stable_and_not_enabled() {
+        let flag = |name: &str, state: &str, stability: Option<&str>| -> eetf::Term {
+            let mut fields = vec![tuple([atom("name"), atom(name)]), tuple([atom("state"), atom(state)])];
+            fields.extend(stability.map(|s| tuple([atom("stability"), atom(s)])));
+            List::from(fields).into()
+        };
+        let all = List::from(vec![
+            flag("a", "enabled", Some("required")),
+            flag("b", "disabled", Some("stable")),
+            flag("khepri_db", "disabled", Some("experimental")),
+            flag("of_3_8", "disabled", None),
+        ]);
+        assert_eq!(disabled_flags(&all.into()), Some(vec!["b".into(), "of_3_8".into()]));
+        assert_eq!(disabled_flags(&binary("x")), None);
+    }
+
+    #[test]
+    fn partitions_are_told_from_both_sides() {
+        let list = |nodes: &[&str]| eetf::Term::from(List::from(nodes.iter().map(|n| atom(n)).collect::<Vec<_>>()));
+        let split = List::from(vec![tuple([atom("rabbit@mq1"), list(&["rabbit@mq2"])])]);
+        let status: eetf::Term = List::from(vec![tuple([atom("partitions"), split.into()])]).into();
+        assert_eq!(partitions(&status, Some("rabbit@mq1")), Fact::Known(vec!["rabbit@mq2".into()]));
+        assert_eq!(partitions(&List::nil().into(), None), Fact::Known(Vec::new()));
+    }
+
+    #[test]
+    fn members_are_covered_by_the_policy_or_not() {
+        let net = super::super::net::collect(&Fake::new().address("eth0", "10.0.0.5", 24));
+        let peer = |name: &str, addresses: &[&str]| Peer {
+            name: name.into(),
+            own: false,
+            connected: None,
+            addresses: Fact::Known(addresses.iter().map(|a| (*a).to_owned()).collect()),
+            declared: false,
+        };
+        let all = Fact::Known(vec![
+            peer("rabbit@mq2", &["10.0.0.2"]),
+            peer("rabbit@mq3", &["10.0.0.3"]),
+            peer("rabbit@here", &["127.0.1.1"]),
+            peer("rabbit@gone", &[]),
+        ]);
+        let intent = Intent { peers: vec!["10.0.0.2".into()], ..Intent::default() };
+        assert_eq!(undeclared(&all, &intent, &net), Fact::Known(vec!["rabbit@mq3".into()]));
+        assert_eq!(undeclared(&all, &Intent::default(), &net), Fact::Known(Vec::new()));
+        assert!(all.known().is_some_and(|all| all.iter().filter(|p| p.unresolved()).count() == 1));
+    }
+
+    #[test]
+    fn where_data_came_from() {
+        let mut release = Release {
+            version: "4.0.5".into(),
+            series: "4.0".into(),
+            community_until: None,
+            ended: false,
+            packaged_by: None,
+            erlang: Fact::Known(None),
+            erlang_range: None,
+            erlang_fit: Fact::Known("fits".into()),
+            next: None,
+            upgraded: Fact::Known(None),
+        };
+        assert_eq!(came_from(Some(&release), Some("3.10".into())), Some("3.10".into()));
+        let at = super::super::Where { file: "/var/log/dpkg.log".into(), line: None, column: None };
+        let upgraded = |from: &str, to: &str| {
+            let (from, to) = (from.to_owned(), to.to_owned());
+            Fact::Known(Some(release::Upgraded { from, to, time: String::new(), at: at.clone() }))
+        };
+        release.upgraded = upgraded("3.10.8", "4.0.5");
+        assert_eq!(came_from(Some(&release), Some("3.10".into())), Some("3.10.8".into()));
+        assert_eq!(came_from(Some(&release), Some("3.12".into())), Some("3.12".into()), "the data is younger than that upgrade");
+        release.upgraded = upgraded("3.10.8", "3.11.1");
+        assert_eq!(came_from(Some(&release), None), None, "another upgrade than to what is installed");
     }
 }

@@ -76,6 +76,9 @@ pub enum Call {
     Policies,
     /// `rabbit_amqqueue:info_all/2`: `[[{messages, Number}]]` of the queues in a vhost; none also where there is no such vhost
     QueuedMessages(String),
+    /// `rabbit_connection_tracking:list_on_node/1`: who is connected; of each connection its vhost, user and address alone, at most
+    /// [`MAX_CONNECTIONS`] of them
+    Connections,
     /// `rabbit_prelaunch_conf:get_config_state/0`: the configuration files that the node read when it started
     ConfigState,
     /// `vm_memory_monitor:get_vm_memory_high_watermark/0`: a share of the memory, or `{absolute, Size}`
@@ -220,6 +223,9 @@ impl std::fmt::Display for Watermark {
 /// What is kept of each listener in the answer to [`Call::RanchInfo`].
 const RANCH_KEYS: [&str; 6] = ["status", "ip", "port", "protocol", "transport", "active_connections"];
 
+/// Connections that are looked at; a broker may have a hundred thousand.
+const MAX_CONNECTIONS: usize = 2000;
+
 /// The module that reads configuration files.
 const CONFIGURATION: &str = "rabbit_prelaunch_conf";
 
@@ -287,6 +293,7 @@ impl Call {
             }
             Call::FeatureFlags => Mfa::new("rabbit_ff_extra", "cli_info", []),
             Call::DeprecatedInUse => Mfa::new("rabbit_depr_ff_extra", "cli_info", [atom("used")]),
+            Call::Connections => Mfa::new("rabbit_connection_tracking", "list_on_node", [atom(node)]),
             Call::Policies => Mfa::new("rabbit_policy", "list", []),
             Call::VhostLimits => Mfa::new("rabbit_vhost_limit", "list", []),
             Call::UserLimits => Mfa::new(AUTH, "get_user_limits", []),
@@ -323,6 +330,7 @@ impl Call {
             Call::RanchInfo => pare_listeners(&answer),
             Call::Policies => pare_policies(&answer),
             Call::Applications => first_elements(&answer),
+            Call::Connections => pare_connections(&answer),
             _ => answer,
         }
     }
@@ -343,6 +351,15 @@ fn pare_listeners(info: &Term) -> Term {
     let mut listeners = pairs(info);
     listeners.sort_by_key(|(reference, _)| brief(reference));
     List::from(listeners.into_iter().map(listener).collect::<Vec<_>>()).into()
+}
+
+/// `{tracked_connection, Id, Node, Vhost, Name, Pid, Protocol, Type, PeerHost, PeerPort, User, ConnectedAt}` as `{Vhost, User, PeerHost}`.
+fn pare_connections(connections: &Term) -> Term {
+    let one = |connection: &Term| match elements(connection) {
+        [_, _, _, vhost, _, _, _, _, host, _, user, ..] => Some(tuple([vhost.clone(), user.clone(), host.clone()])),
+        _ => None,
+    };
+    List::from(items(connections).unwrap_or_default().iter().take(MAX_CONNECTIONS).filter_map(one).collect::<Vec<_>>()).into()
 }
 
 /// Definitions can name anything; of their values nothing is kept.

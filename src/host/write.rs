@@ -173,15 +173,14 @@ impl Hand {
         }
     }
 
+    /// Makes a directory 0755 with whatever is missing above it; one that exists stays as it is.
+    pub fn open_dir(&self, path: &Path) -> Result<(), WriteError> {
+        make_dirs(path, 0o755)
+    }
+
     /// Makes a directory 0700 with whatever is missing above it. One that exists must be ours and closed to others.
     pub fn private_dir(&self, path: &Path) -> Result<(), WriteError> {
-        let missing: Vec<&Path> = path.ancestors().take_while(|p| std::fs::symlink_metadata(p).is_err()).collect();
-        for dir in missing.into_iter().rev() {
-            let at = At { path: dir };
-            let place = at.place()?;
-            at.io(mkdirat(&place.dir, place.name.as_os_str(), Mode::S_IRWXU))?;
-            at.io(fsync(&place.dir))?;
-        }
+        make_dirs(path, 0o700)?;
         let at = At { path };
         let place = at.place()?;
         let fd = at.io(place.open(OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()))?;
@@ -191,6 +190,20 @@ impl Hand {
         }
         Ok(())
     }
+}
+
+/// Makes what is missing of a path; whatever the umask says, with this mode.
+fn make_dirs(path: &Path, mode: u32) -> Result<(), WriteError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|p| std::fs::symlink_metadata(p).is_err()).collect();
+    for dir in missing.into_iter().rev().filter(|dir| !dir.as_os_str().is_empty()) {
+        let at = At { path: dir };
+        let place = at.place()?;
+        at.io(mkdirat(&place.dir, place.name.as_os_str(), Mode::S_IRWXU))?;
+        let made = at.io(place.open(OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()))?;
+        at.io(fchmod(&made, Mode::from_bits_truncate(mode)))?;
+        at.io(fsync(&place.dir))?;
+    }
+    Ok(())
 }
 
 /// Writes a report where the user asked for it (`-o`): with the user's own rights and through links, like a shell's `>`. A new
