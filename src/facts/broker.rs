@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub mod limits;
@@ -145,11 +145,13 @@ pub fn target(beam: &Process, sockets: &Fact<Vec<Socket>>, names: &Names) -> Got
     }
     let socket = dist_socket(&beam.args, sockets);
     let home = follows(&beam.args, "-home").map_or(Path::new(DEFAULT_HOME), Path::new);
+    // A cookie among the arguments goes before the file; its value is struck out of the facts.
+    let given = follows(&beam.args, "-setcookie").map(|_| format!("/proc/{}/cmdline", beam.pid));
     Ok(Target {
         node: name_of(beam, names),
         address: socket.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), reachable_at),
         port: socket.and_then(|s| u16::try_from(s.port).ok()),
-        cookie_file: home.join(".erlang.cookie"),
+        cookie_file: given.map_or_else(|| home.join(".erlang.cookie"), PathBuf::from),
     })
 }
 
@@ -875,6 +877,8 @@ mod tests {
         let args = ["-home", "/srv/rabbit", "-kernel", "inet_dist_listen_min", "9100"];
         let found = at(&args, vec![socket("0.0.0.0", 25672, true), socket("0.0.0.0", 9100, true)]);
         assert_eq!(found, ("127.0.0.1".into(), Some(9100), "/srv/rabbit/.erlang.cookie".into()));
+        let found = at(&["-setcookie", "(secret)"], vec![socket("0.0.0.0", 25672, true)]);
+        assert_eq!(found.2, "/proc/1/cmdline");
         let unknown = target(&process(&[]), &Fact::Unknown("denied".into()), &names()).unwrap();
         assert_eq!((unknown.node.as_str(), unknown.port), ("rabbit@mq1", None));
         assert!(target(&process(&["-proto_dist", "inet_tls"]), &known(vec![]), &names()).is_err());

@@ -316,6 +316,10 @@ fn read_secret(path: &Path) -> Got<Vec<u8>> {
 /// The cookie as Erlang's `auth` reads it: printable ASCII, line ends at the end are not part of it.
 fn read_cookie(path: &Path) -> Got<Secret> {
     let mut bytes = read_secret(path)?;
+    if path.file_name().is_some_and(|name| name == "cmdline") {
+        let mut args = bytes.split(|byte| *byte == 0).skip_while(|arg| *arg != b"-setcookie").skip(1);
+        bytes = args.next().unwrap_or_default().to_vec();
+    }
     let length = bytes.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
     bytes.truncate(length);
     if bytes.is_empty() || !bytes.iter().all(|b| matches!(b, b' '..=b'~')) {

@@ -18,7 +18,8 @@ pub struct Target {
     pub address: IpAddr,
     /// `None`: ask the Erlang port mapper at `address`.
     pub port: Option<u16>,
-    /// File with the Erlang cookie; its content never leaves host/.
+    /// File with the Erlang cookie, or the command line of a process that has it there (`/proc/PID/cmdline`); its content never leaves
+    /// host/.
     pub cookie_file: PathBuf,
 }
 
