@@ -15,7 +15,7 @@ const ENDING: &str = "disabled";
 pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
     let path = params.path;
     desk.own(&path)?;
-    let read = desk.facts.conf.files.known().is_some_and(|all| all.iter().any(|f| f.used && PathBuf::from(&f.path) == path));
+    let read = desk.facts.conf.files.known().is_some_and(|all| all.iter().any(|f| f.used && path.as_os_str() == f.path.as_str()));
     if !read {
         return Err(cannot(format!("{} is not a file that the broker reads", path.display())));
     }
