@@ -629,3 +629,140 @@ impl Blank for Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::Fake;
+
+    const DROP_IN: &str = "/etc/systemd/system/rabbitmq-server.service.d/local.conf";
+    const PACKAGE: &str = "/usr/lib/systemd/system/rabbitmq-server.service";
+    const PACKAGED: &str = "[Service]\nType=notify\nTimeoutStartSec=600\nUser=rabbitmq\nGroup=rabbitmq\n\
+        WorkingDirectory=/var/lib/rabbitmq\nExecStart=/usr/lib/rabbitmq/bin/rabbitmq-server\n";
+
+    fn host(drop_in: &str) -> Fake {
+        Fake::new()
+            .file(PACKAGE, PACKAGED)
+            .file(DROP_IN, drop_in)
+            .file("/etc/passwd", "rabbitmq:x:104:109::/var/lib/rabbitmq:/bin/sh\n")
+            .file("/etc/group", "rabbitmq:x:109:\n")
+            .file("/usr/lib/rabbitmq/bin/rabbitmq-server", "")
+            .dir("/var/lib/rabbitmq", 0o750, 104, 109)
+            .dir("/var/log/rabbitmq", 0o750, 104, 109)
+    }
+
+    fn look(host: &Fake, more: &str) -> Service {
+        let shown = format!(
+            "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\nFragmentPath={PACKAGE}\nDropInPaths={DROP_IN}\n{more}"
+        );
+        let unit = Fact::Known(Some(unit::parse(&shown, 0).unwrap()));
+        let mut files = Files::blank("test");
+        let dir = |path: &str| super::super::files::Dir {
+            path: path.into(),
+            purpose: "data".into(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            writable_by_broker: Fact::Known(true),
+            foreign_entries: vec![],
+        };
+        files.data_dirs = Fact::Known(vec![dir("/var/lib/rabbitmq")]);
+        files.log_dir = Fact::Known(Some(dir("/var/log/rabbitmq")));
+        let install = super::super::os::Install {
+            version: "4.0.5".into(),
+            plugin_dirs: vec![],
+            erlang: Fact::Known(Some("27".into())),
+            uid: Fact::Known(Some(104)),
+            gid: Fact::Known(Some(109)),
+        };
+        collect(host, &unit, &Fact::Known(Some(install)), &files, &Fact::Known(false))
+    }
+
+    /// (code, line, what is to be added)
+    fn found(drop_in: &str) -> Vec<(String, Option<u32>, Option<String>)> {
+        let service = look(&host(drop_in), "ExecMainStatus=1\n");
+        service.problems.known().unwrap().iter().map(|p| (p.code.clone(), p.at.line, p.add.clone())).collect()
+    }
+
+    #[test]
+    fn directives_that_the_broker_cannot_work_with() {
+        for (text, code) in [
+            ("User=rabbit", "user-missing"),
+            ("Group=rabbits", "group-missing"),
+            ("Type=forking", "type"),
+            ("NotifyAccess=none", "notify-access"),
+            ("TimeoutStartSec=1", "start-timeout"),
+            ("TimeoutSec=5s", "start-timeout"),
+            ("LimitAS=256M", "memory-limit"),
+            ("TasksMax=10", "task-limit"),
+            ("LimitNOFILE=64:4096", "file-limit"),
+            ("ReadOnlyPaths=/var", "read-only"),
+            ("InaccessiblePaths=-/var/log", "inaccessible"),
+            ("PrivateNetwork=yes", "private-network"),
+            ("IPAddressDeny=any", "address-deny"),
+            ("RestrictAddressFamilies=AF_UNIX", "address-families"),
+            ("MemoryDenyWriteExecute=true", "write-execute"),
+            ("ExecStartPre=-/usr/local/bin/gone", ""),
+            ("ExecStartPre=+/usr/local/bin/gone", "exec-missing"),
+            ("WorkingDirectory=/srv/rabbit", "workdir-missing"),
+            ("StandardOutput=append:/srv/log/x", "output-missing"),
+            ("Requires=gone.service", "requires-missing"),
+        ] {
+            let codes: Vec<_> = found(&format!("[Service]\n{text}\n")).into_iter().map(|(code, line, _)| (code, line)).collect();
+            let want = if code.is_empty() { vec![] } else { vec![(code.to_owned(), Some(2))] };
+            assert_eq!(codes, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn hardening_that_leaves_the_broker_its_directories_is_fine() {
+        for text in [
+            "ProtectSystem=full\nProtectHome=yes\nPrivateTmp=yes\nNoNewPrivileges=yes",
+            "ProtectSystem=strict\nReadWritePaths=/var/lib/rabbitmq /var/log/rabbitmq",
+            "ProtectSystem=strict\nStateDirectory=rabbitmq\nLogsDirectory=rabbitmq",
+            "IPAddressDeny=any\nIPAddressAllow=localhost 10.0.0.0/8",
+            "User=104\nTimeoutStartSec=infinity\nLimitAS=infinity\nTasksMax=80%\nRestrictAddressFamilies=~AF_PACKET",
+            "ReadOnlyPaths=/etc",
+            "Type=forking\nType=notify",
+        ] {
+            assert_eq!(found(&format!("[Service]\n{text}\n")), [], "{text}");
+        }
+        let strict = found("[Service]\nProtectSystem=strict\n");
+        let add = "ReadWritePaths=/var/lib/rabbitmq /var/log/rabbitmq";
+        assert_eq!(strict, [("read-only".to_owned(), Some(2), Some(add.to_owned()))]);
+    }
+
+    #[test]
+    fn what_systemd_says_of_a_start() {
+        let step = |status: &str| look(&host(""), status).failed_step.known().cloned().flatten();
+        assert!(step("ExecMainStatus=217\n").unwrap().starts_with("217/USER"));
+        assert_eq!(step("ExecMainStatus=1\n"), None);
+        let passed_over = look(&host("[Unit]\nConditionPathExists=/x\n"), "ConditionResult=no\nConditionTimestampMonotonic=5\n");
+        assert_eq!(passed_over.problems.known().unwrap()[0].code, "condition-failed");
+    }
+
+    #[test]
+    fn a_home_that_was_moved_is_found_beside() {
+        let moved = Fake::new().file(PACKAGE, PACKAGED).dir("/var/lib/rabbitmq.moved/mnesia", 0o750, 104, 109);
+        let home = look(&moved, "").missing_home.known().cloned().flatten().unwrap();
+        assert_eq!((home.path.as_str(), home.candidates), ("/var/lib/rabbitmq", vec!["/var/lib/rabbitmq.moved".to_owned()]));
+        assert_eq!(look(&host(""), "").missing_home, Fact::Known(None));
+    }
+
+    #[test]
+    fn the_package_of_a_start_that_failed() {
+        let status = "Package: a\nStatus: install ok installed\n\nPackage: rabbitmq-server\nStatus: install ok half-configured\nVersion: 1\n\n";
+        let host = host("").file("/var/lib/dpkg/status", status).file("/etc/corosync/corosync.conf", "");
+        let service = look(&host, "");
+        assert_eq!(service.package_state, Fact::Known(Some("half-configured".into())));
+        assert_eq!(service.cluster_manager, Fact::Known(Some("pacemaker".into())));
+        assert_eq!((service.erl_present, service.policy_rc), (Fact::Known(false), Fact::Known(false)));
+    }
+
+    #[test]
+    fn time_spans_and_sizes() {
+        let all = ["1", "90s", "1min 30s", "5 min", "500ms", "infinity", "0", "2h"].map(seconds);
+        assert_eq!(all, [Some(1), Some(90), Some(90), Some(300), Some(1), None, Some(0), Some(7200)]);
+        assert_eq!(["256M", "1024", "infinity", "10%"].map(size), [Some(256 << 20), Some(1024), None, None]);
+    }
+}

@@ -4,6 +4,9 @@
 /// A repaired text, and what was done to it.
 pub type Mended = (Vec<u8>, Vec<&'static str>);
 
+/// What is tried, in words, and how.
+type Step = (&'static str, fn(&[u8]) -> Vec<u8>);
+
 /// The byte order mark of UTF-8, which no reader of RabbitMQ takes.
 pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -29,7 +32,7 @@ pub fn quotes(text: &[u8]) -> Option<Vec<u8>> {
 
 /// Repairs Erlang terms; `reads` tells whether a text can be read. `None`: there is no evident repair, or nothing is wrong.
 pub fn erlang(bytes: &[u8], reads: &dyn Fn(&[u8]) -> bool) -> Option<Mended> {
-    let steps: &[(&'static str, fn(&[u8]) -> Vec<u8>)] = &[
+    let steps: &[Step] = &[
         ("byte order mark removed", without_bom),
         ("final full stop added", with_full_stop),
         ("comma removed", |text| without_commas(text, &ERLANG)),
@@ -44,7 +47,7 @@ pub fn erlang(bytes: &[u8], reads: &dyn Fn(&[u8]) -> bool) -> Option<Mended> {
 
 /// The same for JSON.
 pub fn json(bytes: &[u8], reads: &dyn Fn(&[u8]) -> bool) -> Option<Mended> {
-    let steps: &[(&'static str, fn(&[u8]) -> Vec<u8>)] = &[
+    let steps: &[Step] = &[
         ("byte order mark removed", without_bom),
         ("comma removed", |text| without_commas(text, &JSON)),
         ("closing brackets added", with_brackets),
@@ -52,7 +55,7 @@ pub fn json(bytes: &[u8], reads: &dyn Fn(&[u8]) -> bool) -> Option<Mended> {
     mended(bytes, reads, steps)
 }
 
-fn mended(bytes: &[u8], reads: &dyn Fn(&[u8]) -> bool, steps: &[(&'static str, fn(&[u8]) -> Vec<u8>)]) -> Option<Mended> {
+fn mended(bytes: &[u8], reads: &dyn Fn(&[u8]) -> bool, steps: &[Step]) -> Option<Mended> {
     if reads(bytes) {
         return None;
     }

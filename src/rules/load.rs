@@ -38,6 +38,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("edit-unit", &["file", "directive"], &["instead", "add"]),
     ("daemon-reload", &["unit"], &[]),
     ("repair-text", &["file", "kind"], &["line"]),
+    ("set-aside", &["path"], &[]),
     ("new-cookie", &["path"], &[]),
     ("set-node-name", &["node"], &[]),
     ("revive-node", &[], &[]),

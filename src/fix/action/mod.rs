@@ -61,6 +61,7 @@ actions! {
     "edit-unit" Host edit_unit,
     "daemon-reload" Host daemon_reload,
     "repair-text" Host repair_text,
+    "set-aside" Host set_aside,
     "comment-env" Host comment_env,
     "unset-env" Host unset_env,
     "unset-conf" Host unset_conf,
