@@ -26,13 +26,21 @@ struct Order {
     ids: Vec<String>,
     suites: Vec<&'static str>,
     jobs: usize,
-    /// Lines of earlier runs of the same program are not taken over.
-    afresh: bool,
+    take_over: TakeOver,
     /// Where the index of what fired is to be written.
     index: bool,
 }
 
-/// `[DIR] [ID…] [--suite S] [--jobs N] [--again] [--index]`
+/// Which lines of earlier runs are taken over.
+#[derive(Clone, Copy, PartialEq)]
+enum TakeOver {
+    Nothing,
+    SameProgram,
+    /// Whatever program it was: for a table after the last few were run again.
+    AnyProgram,
+}
+
+/// `[DIR] [ID…] [--suite S] [--jobs N] [--again | --kept] [--index]`
 pub fn run(args: &[String]) -> Result<()> {
     let order = order(args)?;
     let product = hash(&[&fs::read(product::binary()?)?]);
@@ -51,7 +59,7 @@ pub fn run(args: &[String]) -> Result<()> {
         for _ in 0..order.jobs {
             scope.spawn(|| {
                 while let Some((fault, suite)) = queue.lock().ok().and_then(|mut queue| queue.next()) {
-                    let line = attempt(&fault, suite, &product, order.afresh);
+                    let line = attempt(&fault, suite, &product, order.take_over);
                     println!("{}", table::row(&line));
                     if let Ok(mut lines) = lines.lock() {
                         lines.push(line);
@@ -71,13 +79,14 @@ pub fn run(args: &[String]) -> Result<()> {
 
 fn order(args: &[String]) -> Result<Order> {
     let (mut suites, mut dir, mut ids) = (SUITES.to_vec(), fault::default_dir(), Vec::new());
-    let (mut jobs, mut afresh, mut index) = (2, false, false);
+    let (mut jobs, mut take_over, mut index) = (2, TakeOver::SameProgram, false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--suite" => suites = vec![tree::named(args.next().context("--suite needs a name")?)?],
             "--jobs" => jobs = args.next().context("--jobs needs a number")?.parse()?,
-            "--again" => afresh = true,
+            "--again" => take_over = TakeOver::Nothing,
+            "--kept" => take_over = TakeOver::AnyProgram,
             "--index" => index = true,
             path if path.contains('/') => dir = path.into(),
             id => ids.push(id.to_owned()),
@@ -86,7 +95,7 @@ fn order(args: &[String]) -> Result<Order> {
     if ids.is_empty() {
         ids = fault::ids(&dir)?;
     }
-    Ok(Order { dir, ids, suites, jobs, afresh, index })
+    Ok(Order { dir, ids, suites, jobs, take_over, index })
 }
 
 fn hash(parts: &[&[u8]]) -> String {
@@ -96,11 +105,17 @@ fn hash(parts: &[&[u8]]) -> String {
 }
 
 /// Runs a fault, or takes over what an earlier run of the same program wrote down.
-fn attempt(fault: &Fault, suite: &'static str, product: &str, afresh: bool) -> Line {
+fn attempt(fault: &Fault, suite: &'static str, product: &str, take_over: TakeOver) -> Line {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/lab-faults/{suite}/{}.json", fault.id));
     let of = format!("{product}-{}", hash(&[fault.script.as_bytes()]));
     let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Line>(&bytes).ok());
-    if let Some(mut line) = kept.filter(|line| line.of == of && line.failed.is_none() && !afresh) {
+    let same = |line: &Line| line.of == of && line.failed.is_none();
+    let taken = kept.filter(|line| match take_over {
+        TakeOver::Nothing => false,
+        TakeOver::SameProgram => same(line),
+        TakeOver::AnyProgram => true,
+    });
+    if let Some(mut line) = taken {
         line.cause_right = fault.causes.contains(&line.cause);
         return line;
     }
@@ -142,7 +157,7 @@ pub fn own() -> Vec<(String, &'static str)> {
 /// Runs one of the project's own faults; an error says what was missing.
 pub fn own_fault(id: &str, suite: &'static str) -> Result<()> {
     let fault = fault::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(fault::OWN), id)?;
-    let line = attempt(&fault, suite, "test", true);
+    let line = attempt(&fault, suite, "test", TakeOver::Nothing);
     ensure!(line.whole(), "{}\n{}", table::row(&line), line.failed.unwrap_or_default());
     Ok(())
 }
