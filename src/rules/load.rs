@@ -35,7 +35,7 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("unit-start", &["unit"], &[]),
     ("unit-unmask", &["unit"], &[]),
     ("unit-reset-failed", &["unit"], &[]),
-    ("edit-unit", &["file", "directive"], &["instead", "add"]),
+    ("edit-unit", &["file", "directive"], &["instead", "add", "only"]),
     ("daemon-reload", &["unit"], &[]),
     ("repair-text", &["file", "kind"], &["line"]),
     ("set-aside", &["path"], &[]),

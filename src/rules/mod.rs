@@ -133,7 +133,7 @@ impl Rule {
     fn account(&mut self, fired: Option<&'static str>) {
         self.preview = fired.is_none();
         self.fired = fired.unwrap_or_default();
-        if self.preview && false {
+        if self.preview {
             self.severity = self.severity.max(Severity::Warning);
             self.severity_when.iter_mut().for_each(|(_, severity)| *severity = (*severity).max(Severity::Warning));
         }

@@ -18,10 +18,19 @@ pub struct Params {
     /// A line that is added below it; it stays itself then.
     #[serde(default)]
     add: Option<String>,
+    /// Only assignments whose whole value begins with this: one variable of `Environment`.
+    #[serde(default)]
+    only: Option<String>,
 }
 
 /// The note that a line gets when it is made a comment.
 const NOTE: &str = "by rmq-audit";
+
+/// A line that sets other variables besides is none that can be taken out.
+fn meant(value: &str, params: &Params) -> bool {
+    let value = value.trim().trim_matches(['"', '\'']);
+    params.only.as_ref().is_none_or(|start| value.starts_with(start.as_str()) && !value.contains(char::is_whitespace))
+}
 
 pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
     let unit = desk.unit()?;
@@ -32,7 +41,7 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
     }
     let state = desk.file(&params.file)?.ok_or(Refusal::Already)?;
     let mut document = Document::parse(&state.content);
-    let lines: Vec<u32> = document.assignments().filter(|a| a.name == params.directive).map(|a| a.line).collect();
+    let lines: Vec<u32> = document.assignments().filter(|a| a.name == params.directive && meant(&a.value, &params)).map(|a| a.line).collect();
     let last = *lines.last().ok_or(Refusal::Already)?;
     let how = match (&params.add, &params.instead) {
         (Some(line), _) => {

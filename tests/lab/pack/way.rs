@@ -210,7 +210,7 @@ fn taken_back(
 fn running_state(host: &Host) -> Result<BTreeMap<String, String>> {
     let mut state = host.state()?;
     if let Some(active) = state.get_mut("unit active")
-        && ["activating", "deactivating", "failed"].contains(&active.trim())
+        && ["activating", "deactivating", "failed", "inactive"].contains(&active.trim())
     {
         *active = "not running".into();
     }
