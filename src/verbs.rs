@@ -296,7 +296,7 @@ fn man() -> anyhow::Result<String> {
 }
 
 /// Who is to connect to the packed host, if the options do not say: the network of the client in its log.
-const DEMO_CLIENTS: [&str; 4] = ["--from", "10.77.85.0/24", "--user", "app"];
+const DEMO_CLIENTS: [&str; 4] = ["--from", "10.77.11.0/24", "--user", "app"];
 
 /// Audits the packed capture, shows what `--fix` would do, and explains the first cause.
 fn demo(global: &Global) -> anyhow::Result<Done> {

@@ -102,8 +102,8 @@ fn the_exit_code_follows_the_options() {
     assert_eq!(run(&["--capture", BROKEN, "--exit-zero"]).code, 0);
     assert_eq!(run(&["--capture", HEALTHY, "--fail-on", "note"]).code, 1);
     assert_eq!(run(&["--capture", BROKEN, "--only", "files"]).code, 0);
-    assert_eq!(run(&["--capture", BROKEN, "why", "10.77.85.9"]).code, 1);
-    assert_eq!(run(&["--capture", HEALTHY, "why", "10.77.85.9"]).code, 0);
+    assert_eq!(run(&["--capture", BROKEN, "why", "10.77.11.9"]).code, 1);
+    assert_eq!(run(&["--capture", HEALTHY, "why", "10.77.11.9"]).code, 0);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn json_follows_the_published_schemas() {
     for host in [BROKEN, HEALTHY, STOPPED] {
         conforms("report-1.json", &run(&["--capture", host, "--format", "json"]).json());
         conforms("report-1.json", &run(&["--capture", host, "--fix", "--dry-run", "--format", "json"]).json());
-        conforms("why-1.json", &run(&["--capture", host, "why", "10.77.85.9", "--format", "json"]).json());
+        conforms("why-1.json", &run(&["--capture", host, "why", "10.77.11.9", "--format", "json"]).json());
     }
     conforms("report-1.json", &run(&["demo", "--format", "json"]).json());
 }
@@ -136,7 +136,7 @@ fn no_row_is_wider_than_80_columns() {
     for host in [BROKEN, HEALTHY, STOPPED] {
         screens.push(run(&["--capture", host]));
         screens.push(run(&["--capture", host, "-v"]));
-        screens.push(run(&["--capture", host, "why", "10.77.85.9"]));
+        screens.push(run(&["--capture", host, "why", "10.77.11.9"]));
         screens.push(run(&["--capture", host, "--fix", "--dry-run"]));
         screens.push(run(&["--capture", host, "lint", "-v"]));
     }
@@ -158,7 +158,7 @@ fn the_demo_needs_nothing_and_shows_the_way_out() {
         "$ sudo rmq-audit",
         "-heartbeatt = 30",
         "+heartbeat = 30",
-        "ufw allow proto tcp from 10.77.85.0/24",
+        "ufw allow proto tcp from 10.77.11.0/24",
         "Plan: ",
         "$ rmq-audit explain conf-unknown-key",
     ] {
@@ -233,10 +233,10 @@ fn explain_lists_and_explains() {
 
 #[test]
 fn why_names_the_rule_that_decides_and_the_next_command() {
-    let ran = run(&["--capture", BROKEN, "why", "10.77.85.9"]);
-    assert!(ran.out.starts_with("10.77.85.9 -> mqhost 10.77.85.2:5672\n"), "{}", ran.out);
+    let ran = run(&["--capture", BROKEN, "why", "10.77.11.9"]);
+    assert!(ran.out.starts_with("10.77.11.9 -> mqhost 10.77.11.2:5672\n"), "{}", ran.out);
     assert!(ran.out.contains("policy DROP"), "{}", ran.out);
-    assert!(ran.out.ends_with("Fix:  sudo rmq-audit --fix --from 10.77.85.9\n"), "{}", ran.out);
+    assert!(ran.out.ends_with("Fix:  sudo rmq-audit --fix --from 10.77.11.9\n"), "{}", ran.out);
 }
 
 #[test]

@@ -85,6 +85,9 @@ pub fn write_index(lines: &[Line]) -> Result<()> {
             index.entry(rule.clone()).or_default().entry(line.id.clone()).or_default().insert(line.suite.clone());
         }
     }
+    // A rule that was renamed or taken away fires no more.
+    let areas = fs::read_dir(path.parent().context("no folder")?)?.filter_map(|area| Some(area.ok()?.path())).collect::<Vec<_>>();
+    index.retain(|rule, _| areas.iter().any(|area| area.join(format!("{rule}.toml")).exists()));
     let entry = |(rule, faults): (&String, &BTreeMap<String, BTreeSet<String>>)| {
         let fault = |(id, suites): (&String, &BTreeSet<String>)| {
             format!("{id} ({})", suites.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
