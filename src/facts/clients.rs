@@ -99,7 +99,7 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
     let user = intent.user.as_deref();
     let tls = secure(facts, &intent.service, &port, &listener);
     let connected = connected(host, from, &port, &way);
-    let (login, login_text) = login(host, facts, intent, from, &port, &way, &listener, &tls);
+    let (login, login_text) = login(host, facts, intent, &port, &way, &listener, &tls);
     Client {
         name: intent.name.clone(),
         from: from.to_owned(),
@@ -391,7 +391,6 @@ fn login(
     host: &dyn Host,
     facts: &Facts,
     intent: &ClientIntent,
-    from: &str,
     port: &Fact<i64>,
     way: &Fact<WayIn>,
     listener: &Fact<String>,
@@ -414,7 +413,7 @@ fn login(
     let (Some(user), Some(password_file)) = (&intent.user, &intent.password_file) else { return not_tried };
     // A login as a user who is known not to exist, or to be confined to this host, would only leave an error in the broker's log.
     if let Some(users) = node(facts).known().and_then(|n| n.users.known())
-        && !users.iter().any(|u| &u.name == user && (from == "local" || u.loopback_only.known() != Some(&true)))
+        && !users.iter().any(|u| &u.name == user && (to.ip().is_loopback() || u.loopback_only.known() != Some(&true)))
     {
         return not_tried;
     }

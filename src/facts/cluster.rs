@@ -224,7 +224,7 @@ impl Look<'_> {
             Ok(status) => {
                 listed(status).map_or_else(|| Fact::Unknown("the cluster's status was not understood".into()), Fact::Known)
             }
-            Err(why) => self.from_files("cluster_nodes.config", members_of).map_or_else(
+            Err(why) => self.told_by_files("cluster_nodes.config", members_of).map_or_else(
                 |miss| Fact::Unknown(format!("{why}; {miss}")),
                 // No such file: a node that never ran, or one whose metadata store is Khepri.
                 |found| match (found, self.khepri_data()) {
@@ -251,7 +251,7 @@ impl Look<'_> {
     }
 
     fn stopped_later(&self, others: &Fact<Vec<String>>) -> Fact<Vec<String>> {
-        let ran = match self.from_files("nodes_running_at_shutdown", names_of) {
+        let ran = match self.told_by_files("nodes_running_at_shutdown", names_of) {
             Ok(ran) => ran.unwrap_or_default(),
             Err(miss) => return miss.into(),
         };
@@ -259,7 +259,7 @@ impl Look<'_> {
     }
 
     /// A file of the data directory that holds one term; `None`: there is none.
-    fn from_files(&self, name: &str, decode: impl FnOnce(&Term) -> Option<Vec<String>>) -> Got<Option<Vec<String>>> {
+    fn told_by_files(&self, name: &str, decode: impl FnOnce(&Term) -> Option<Vec<String>>) -> Got<Option<Vec<String>>> {
         let file = data_dir(&self.facts.env, &self.facts.names)?.join(name);
         let Some(text) = small_text(self.host, &file)? else { return Ok(None) };
         let what = file.display().to_string();

@@ -203,8 +203,8 @@ fn today(now: i64) -> String {
 
 fn range_of(version: &str) -> Option<&'static ErlangRange> {
     let lines = TABLE.as_ref()?.erlang.iter();
-    let same = lines.filter(|line| series_of(&line.from) == series_of(version));
-    same.filter(|line| order(&line.from, version) != Ordering::Greater).next_back().map(|line| &line.range)
+    let mut same = lines.filter(|line| series_of(&line.from) == series_of(version));
+    same.rfind(|line| order(&line.from, version) != Ordering::Greater).map(|line| &line.range)
 }
 
 fn fit(erlang: Option<&str>, range: Option<&ErlangRange>) -> &'static str {
