@@ -63,16 +63,23 @@ pub fn yes(question: &str, default: bool) -> Result<bool, AskError> {
     Ok(Confirm::with_theme(&SimpleTheme).with_prompt(question).default(default).interact()?)
 }
 
-/// A line of text, trimmed; may be empty where `valid` takes that. The question stands on a line of its own, as with [`value`].
-pub fn line(question: &str, suggestion: Option<&str>, valid: fn(&str) -> Result<(), String>) -> Result<String, AskError> {
+/// What stands for "none" where a line has a proposal, which an empty one takes.
+const NONE: &str = "-";
+
+/// A line of text, trimmed; `-` is an empty one, and may be given where `valid` takes that. The question stands on a line of its own, as with
+/// [`value`].
+pub fn line(question: &str, proposal: Option<&str>, valid: fn(&str) -> Result<(), String>) -> Result<String, AskError> {
+    fn meant(text: &str) -> &str {
+        Some(text.trim()).filter(|text| *text != NONE).unwrap_or_default()
+    }
     say(&format!("{question}\n"));
     let theme = SimpleTheme;
     let mut input = Input::<String>::with_theme(&theme).with_prompt(" ").allow_empty(true);
-    if let Some(suggestion) = suggestion {
-        input = input.with_initial_text(suggestion);
+    if let Some(proposal) = proposal.filter(|text| !text.is_empty()) {
+        input = input.default(proposal.to_owned());
     }
-    let text = input.validate_with(move |text: &String| valid(text.trim())).interact_text()?;
-    Ok(text.trim().to_owned())
+    let text = input.validate_with(move |text: &String| valid(meant(text))).interact_text()?;
+    Ok(meant(&text).to_owned())
 }
 
 /// One of several; its number.

@@ -97,7 +97,7 @@ fn covers(known: &ClientIntent, draft: &Draft) -> bool {
 /// `None`: no network was given.
 fn client(seen: &Seen) -> Result<Option<Draft>, AskError> {
     let networks = seen.networks.join(", ");
-    let question = "Its networks or addresses (10.0.0.0/24), `any` or `local`, with commas between; empty: no client";
+    let question = "Its networks or addresses (10.0.0.0/24), `any` or `local`, with commas between; `-`: no client";
     let from: Vec<String> = list(&ask::line(question, Some(&networks), sources)?);
     if from.is_empty() {
         return Ok(None);
@@ -109,7 +109,7 @@ fn client(seen: &Seen) -> Result<Option<Draft>, AskError> {
     };
     let service = services.get(ask::pick("The service that it uses", &services)?).copied().unwrap_or("amqp");
     let suggestion = seen.users.iter().find(|u| *u != "guest").map(String::as_str);
-    let user = Some(ask::line("Its user on the broker; empty: not said", suggestion, any)?).filter(|user| !user.is_empty());
+    let user = Some(ask::line("Its user on the broker; `-`: not said", suggestion, any)?).filter(|user| !user.is_empty());
     let vhost = ask::line("Its virtual host", Some("/"), any)?;
     let name = ask::line("A name for it", user.as_deref().or(Some("client")), filled)?;
     Ok(Some(Draft { name, from, service: service.to_owned(), user, vhost: if vhost.is_empty() { "/".into() } else { vhost } }))
@@ -121,7 +121,7 @@ fn peers(seen: &Seen, intent: &Intent) -> Result<Vec<String>, AskError> {
         return Ok(Vec::new());
     }
     ask::say("The ports of the cluster are to be open to its other nodes, and to nobody else.\n");
-    let answer = ask::line("Addresses of the other nodes, with commas between", Some(&new.join(", ")), sources)?;
+    let answer = ask::line("Addresses of the other nodes, with commas between; `-`: none", Some(&new.join(", ")), sources)?;
     Ok(list(&answer))
 }
 
