@@ -137,6 +137,11 @@ fn key(certificate: &X509Certificate) -> String {
     }
 }
 
+/// Whether the key of a certificate (DER) is an RSA key that few libraries still check signatures of.
+pub fn has_short_key(certificate: &[u8]) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, c)| rsa_bits(&c).is_some_and(|bits| bits < RSA_BITS))
+}
+
 /// Whether `issuer` signed `certificate` (both DER). Of a signature by an algorithm that cannot be checked here the names decide.
 pub fn issued_by(certificate: &[u8], issuer: &[u8]) -> bool {
     let (Ok((_, certificate)), Ok((_, issuer))) = (X509Certificate::from_der(certificate), X509Certificate::from_der(issuer))

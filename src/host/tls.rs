@@ -2,6 +2,7 @@
 //! 1.3) sees it. The presented chain is recorded, not judged: that is for facts.
 
 use super::hex;
+use crate::formats::x509;
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -79,10 +80,17 @@ impl Witness {
     }
 
     /// A signature that is wrong is told apart from one that cannot be checked here; only the first ends the handshake.
-    fn signature(&self, checked: Result<HandshakeSignatureValid, Error>) -> Result<HandshakeSignatureValid, Error> {
+    fn signature(
+        &self,
+        certificate: &[u8],
+        checked: Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
         let proven = match &checked {
             Ok(_) => Some(true),
-            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => Some(false),
+            // The library calls signatures of keys that it finds too short wrong, too.
+            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => {
+                (!x509::has_short_key(certificate)).then_some(false)
+            }
             Err(_) => None,
         };
         self.seen().1 = proven;
@@ -118,7 +126,7 @@ impl ServerCertVerifier for Witness {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        self.signature(verify_tls12_signature(message, certificate, signed, algorithms))
+        self.signature(certificate, verify_tls12_signature(message, certificate, signed, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -128,7 +136,7 @@ impl ServerCertVerifier for Witness {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        self.signature(verify_tls13_signature(message, certificate, signed, algorithms))
+        self.signature(certificate, verify_tls13_signature(message, certificate, signed, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
