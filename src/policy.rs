@@ -60,6 +60,8 @@ pub struct ClientIntent {
     pub permissions_said: bool,
     /// The default intent "AMQP clients on other hosts": nobody said so.
     pub assumed: bool,
+    /// From the policy file, which names all clients; options name one of them.
+    pub listed: bool,
     /// The address of this host that it uses, where that was said (`why --to`).
     pub to: Option<IpAddr>,
     /// The interface that its packets come in by, where that was said (`why --interface`).
@@ -81,6 +83,7 @@ impl Default for ClientIntent {
             permissions: [all(), all(), all()],
             permissions_said: false,
             assumed: true,
+            listed: false,
             to: None,
             interface: None,
         }
@@ -286,6 +289,7 @@ fn client(entry: ClientEntry, place: &dyn Fn(&str) -> String) -> Result<ClientIn
         permissions_said: entry.permissions.is_some(),
         permissions: entry.permissions.map_or(defaults.permissions, |p| [p.configure, p.write, p.read]),
         assumed: false,
+        listed: true,
         ..ClientIntent::default()
     })
 }

@@ -29,6 +29,8 @@ pub struct Client {
     pub example: Option<String>,
     /// Nobody said so: the default intent "AMQP clients on other hosts".
     pub assumed: bool,
+    /// From the policy file, which names all clients; options name one of them.
+    pub listed: bool,
     /// Not on this host.
     pub remote: bool,
     pub service: String,
@@ -105,6 +107,7 @@ fn evaluate(host: &dyn Host, facts: &Facts, intent: &ClientIntent, from: &str) -
         from: from.to_owned(),
         example: example(from).map(|a| a.to_string()),
         assumed: intent.assumed,
+        listed: intent.listed,
         remote,
         service: intent.service.clone(),
         plugin: plugin_of(&intent.service).map(str::to_owned),

@@ -447,6 +447,7 @@ fn a_port_is_not_opened_for_nobody_in_particular() {
         from: "any".into(),
         example: None,
         assumed: true,
+        listed: false,
         remote: true,
         service: "amqp".into(),
         plugin: None,
