@@ -4,6 +4,8 @@
 //! the start. So files and handshake are looked at here.
 
 use super::conf::access::{self, Access, READ, User};
+use super::conf::broker::Broker;
+use super::conf::schemas;
 use super::conf::tls::{Named, TlsSettings};
 use super::conf::{Conf, Problem};
 use super::listeners::Listener;
@@ -244,11 +246,7 @@ pub fn collect(host: &dyn Host, around: &Around, conf: &Conf, listeners: &Fact<V
         let none = || Fact::Known(Vec::new());
         return Tls { blocks: none(), files: Fact::Known(Vec::new()), endpoints: listeners.as_ref().map(|_| Vec::new()) };
     }
-    let user = match around.install {
-        Fact::Known(Some(install)) => User::of(host, install),
-        Fact::Known(None) => Fact::Unknown("RabbitMQ is not installed".into()),
-        Fact::Unknown(why) => Fact::Unknown(why.clone()),
-    };
+    let user = Broker::installed(around.install).user(host);
     let collector = Collector { host, around, user, problems: &conf.problems };
     let mut named = Vec::new();
     let read: Vec<(Block, Files)> = settings.iter().map(|s| collector.block(&absolute(host, s), &mut named)).collect();
@@ -327,7 +325,7 @@ impl Collector<'_> {
             (Fact::Known(None), _) => Fact::Known(None),
         };
         let right_key = match &key_matches {
-            Fact::Known(Some(false)) => self.right_key(&files, public.as_deref()),
+            Fact::Known(Some(false)) => self.candidate("key", &files, public.as_deref()),
             _ => None,
         };
         let cert = look(certificate.as_ref()).map(|_| first.as_ref().map(|(der, c)| self.cert(der, c)));
@@ -471,10 +469,6 @@ impl Collector<'_> {
         one(self.beside(files).into_iter().filter(|(_, pem)| fits(pem)))
     }
 
-    fn right_key(&self, files: &Files, public: Option<&str>) -> Option<String> {
-        self.candidate("key", files, public)
-    }
-
     fn cert(&self, der: &[u8], certificate: &Certificate) -> Cert {
         let own = self.addresses();
         Cert {
@@ -569,10 +563,7 @@ impl Collector<'_> {
     fn versions(&self, settings: &TlsSettings) -> Versions {
         let install = self.around.install.known().and_then(Option::as_ref);
         let otp: Option<u32> = install.and_then(|i| i.erlang.known()?.as_ref()?.parse().ok());
-        let release = install.and_then(|i| {
-            let mut numbers = i.version.split('.').map_while(|n| n.parse::<u32>().ok());
-            Some((numbers.next()?, numbers.next()?))
-        });
+        let release = install.map(|i| schemas::numbers(&i.version)).map(|(major, minor, _)| (major, minor));
         let named = settings.versions.as_ref();
         let asked: Vec<&str> = match named {
             Some(named) => named.iter().map(String::as_str).collect(),

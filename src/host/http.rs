@@ -2,6 +2,7 @@
 
 use super::amqp::{self, Answer, Login, Probe};
 use super::{Got, Miss};
+use data_encoding::BASE64;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ pub fn whoami(probe: &Probe) -> Got<Answer> {
 }
 
 fn request(probe: &Probe, login: &Login, password: &str) -> String {
-    let credentials = base64(format!("{}:{password}", login.user).as_bytes());
+    let credentials = BASE64.encode(format!("{}:{password}", login.user).as_bytes());
     let host = probe.to;
     format!(
         "GET {PATH} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {credentials}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -88,17 +89,6 @@ fn header(text: &str, name: &str) -> Option<String> {
     found.next().map(|(_, value)| value.trim().to_owned())
 }
 
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |three: &[u8]| {
-        let bits = three.iter().chain(&[0, 0]).take(3).fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte));
-        let letter = |at: usize| if at <= three.len() { char::from(ALPHABET[bits >> (18 - 6 * at) & 63]) } else { '=' };
-        [0, 1, 2, 3].map(letter)
-    };
-    bytes.chunks(3).flat_map(group).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,7 +99,7 @@ mod tests {
         for (plain, coded) in
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
         {
-            assert_eq!(base64(plain.as_bytes()), coded);
+            assert_eq!(BASE64.encode(plain.as_bytes()), coded);
         }
     }
 

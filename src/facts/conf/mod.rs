@@ -32,6 +32,7 @@ use serde::Serialize;
 use settings::Settings;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+pub use traps::ELSEWHERE;
 
 /// rabbitmq.conf + conf.d + advanced.config (or the classic rabbitmq.config).
 #[derive(Debug, Clone, Serialize)]

@@ -123,7 +123,7 @@ pub fn strays(host: &dyn Host, env: &Env, dialect: Dialect) -> Got<Vec<Problem>>
 }
 
 /// Where people put it, beside names of the right directory.
-const ELSEWHERE: &str = "/etc/rabbitmq.conf";
+pub const ELSEWHERE: &str = "/etc/rabbitmq.conf";
 /// Endings of a rabbitmq.conf that is none.
 const ALMOST: [&str; 6] = ["cnf", "cfg", "conf.txt", "conf.conf", "ini", "config.conf"];
 

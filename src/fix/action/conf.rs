@@ -19,6 +19,11 @@ fn files(desk: &Desk) -> Vec<PathBuf> {
     all.iter().filter(|file| file.used && file.format == "cuttlefish").map(|file| PathBuf::from(&file.path)).collect()
 }
 
+/// The broker reads this file, of whichever format.
+pub fn reads(desk: &Desk, path: &Path) -> bool {
+    desk.facts.conf.files.known().is_some_and(|all| all.iter().any(|file| file.used && Path::new(&file.path) == path))
+}
+
 /// Refuses to write anywhere but into a file that the broker reads (or its main file).
 pub fn known_file(desk: &Desk, path: &Path) -> Result<(), Refusal> {
     if files(desk).iter().any(|file| file == path) {

@@ -1,15 +1,10 @@
 //! Opens epmd's port and the distribution port for the cluster's nodes that the policy names.
 use super::let_client_in::{carried_out, known, reader};
 use super::open_port::plan_open_port;
-use super::{Desk, Proposal, Refusal, cannot};
+use super::{Desk, Nothing, Proposal, Refusal, cannot};
 use crate::facts::cluster::Way;
-use serde::Deserialize;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {}
-
-pub fn plan(_: Params, desk: &Desk) -> Result<Proposal, Refusal> {
+pub fn plan(_: Nothing, desk: &Desk) -> Result<Proposal, Refusal> {
     let firewall = known(&desk.facts.firewall, "the packet filter")?;
     let ways = known(&desk.facts.cluster.ways, "the way of the cluster's other nodes")?;
     let blocked = |way: &&Way| way.declared && way.state.known().is_some_and(|state| state == "blocked");

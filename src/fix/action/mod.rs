@@ -333,6 +333,11 @@ struct TheUnit {
     _unit: Option<String>,
 }
 
+/// Parameters of the actions that have none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
 /// Parameters of the actions for one client.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

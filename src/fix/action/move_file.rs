@@ -1,21 +1,20 @@
 //! Gives a configuration file another name, so that the broker reads it, or reads it no more.
 use super::{Desk, Proposal, Refusal, UnitNeed, cannot};
+use crate::facts::conf;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-
-/// A file of its own directory and owner, where a guide put it.
-const ELSEWHERE: &str = "/etc/rabbitmq.conf";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    path: PathBuf,
-    to: PathBuf,
+    pub path: PathBuf,
+    pub to: PathBuf,
 }
 
 pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
     let Params { path, to } = params;
-    if path != Path::new(ELSEWHERE) {
+    // Nobody but root could have put it there.
+    if path != Path::new(conf::ELSEWHERE) {
         desk.own(&path)?;
     }
     desk.own(&to)?;

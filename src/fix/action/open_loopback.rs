@@ -1,14 +1,9 @@
 //! Lets this host's connections to itself through its packet filter: without them the broker cannot reach epmd, and does not boot.
 use super::let_client_in::{carried_out, known, reader};
 use super::open_port::close::plan_loopback;
-use super::{Desk, Proposal, Refusal, cannot};
-use serde::Deserialize;
+use super::{Desk, Nothing, Proposal, Refusal, cannot};
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {}
-
-pub fn plan(_: Params, desk: &Desk) -> Result<Proposal, Refusal> {
+pub fn plan(_: Nothing, desk: &Desk) -> Result<Proposal, Refusal> {
     let firewall = known(&desk.facts.firewall, "the packet filter")?;
     let open = plan_loopback(firewall, &reader(desk)).map_err(cannot)?;
     if open.deeds.is_empty() {

@@ -1,13 +1,8 @@
 //! Gives the running node the memory watermark back that it started with.
-use super::{Desk, Proposal, Refusal, broker, cannot};
+use super::{Desk, Nothing, Proposal, Refusal, broker, cannot};
 use crate::host::rpc::Mutation;
-use serde::Deserialize;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {}
-
-pub fn plan(_: Params, desk: &Desk) -> Result<Proposal, Refusal> {
+pub fn plan(_: Nothing, desk: &Desk) -> Result<Proposal, Refusal> {
     let mark = desk.node()?.memory_watermark.known().ok_or_else(|| cannot("the memory watermark is not known"))?;
     if !mark.set_at_run_time {
         return Err(Refusal::Already);

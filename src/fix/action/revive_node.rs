@@ -1,13 +1,8 @@
 //! Ends the maintenance mode of the node: it takes client connections again.
-use super::{Desk, Proposal, Refusal, broker};
+use super::{Desk, Nothing, Proposal, Refusal, broker};
 use crate::host::rpc::Mutation;
-use serde::Deserialize;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Params {}
-
-pub fn plan(_: Params, desk: &Desk) -> Result<Proposal, Refusal> {
+pub fn plan(_: Nothing, desk: &Desk) -> Result<Proposal, Refusal> {
     desk.node()?;
     Ok(Proposal {
         changes: vec![broker(Mutation::Revive, Mutation::Drain)],

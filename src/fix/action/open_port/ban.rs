@@ -1,7 +1,7 @@
 //! Lifts the ban of one sender: exactly that rule of the ban's chain goes, and undoing puts it back in its place. The program that made it
 //! is asked to where it runs, since it would put its rule back, or miss it, otherwise.
 
-use super::{BANS, Deed, OpenPort, chains, listed};
+use super::{Deed, OpenPort, chains, iptables, is_ban, listed};
 use crate::facts::firewall::Firewall;
 use crate::facts::firewall::model::{Engine, Table, span};
 use crate::facts::firewall::verdict::At;
@@ -23,7 +23,7 @@ pub fn plan_lift_ban(
     let refusal = fw.refusal(source, to, port, interface).ok_or("nothing refuses it any more")?;
     let (sender, at) = (refusal.packet.source, &refusal.at);
     let table = &fw.model.tables[at.table];
-    let list = listed(table, at).filter(|list| BANS.iter().any(|ban| list.contains(ban))).ok_or("it is no ban that refuses")?;
+    let list = listed(table, at).filter(|list| is_ban(list)).ok_or("it is no ban that refuses")?;
     let jail = list.strip_prefix("f2b-").filter(|jail| *jail != "table");
     let deed = match jail.filter(|_| running) {
         Some(jail) => by_fail2ban(jail, sender),
@@ -55,12 +55,7 @@ fn by_rule(fw: &Firewall, table: &Table, at: &At, sender: IpAddr) -> Result<Deed
     if !named {
         return Err(by_hand());
     }
-    let program = match (table.engine, sender.is_ipv6()) {
-        (Engine::IptablesLegacy, false) => "iptables-legacy",
-        (Engine::IptablesLegacy, true) => "ip6tables-legacy",
-        (_, false) => "iptables-nft",
-        (_, true) => "ip6tables-nft",
-    };
+    let program = iptables::program(table.engine, sender.is_ipv6());
     let command = |verb: &[&str]| {
         let head = [program, "-w", "5", "-t", &table.name].into_iter().chain(verb.iter().copied());
         head.map(str::to_owned).chain(rule.iter().cloned()).collect()

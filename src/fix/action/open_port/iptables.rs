@@ -27,14 +27,18 @@ pub(super) fn piece(entry: &Entry, fw: &Firewall, read: &Read) -> Result<Piece, 
     Ok(piece)
 }
 
-fn head(entry: &Entry) -> Vec<String> {
-    let program = match (entry.table.engine, entry.request.v6) {
+/// The program that changes rules of this kind.
+pub(super) fn program(engine: Engine, v6: bool) -> &'static str {
+    match (engine, v6) {
         (Engine::IptablesLegacy, false) => "iptables-legacy",
         (Engine::IptablesLegacy, true) => "ip6tables-legacy",
         (_, false) => "iptables-nft",
         (_, true) => "ip6tables-nft",
-    };
-    let mut head = argv(&[program, "-w", "5"]);
+    }
+}
+
+fn head(entry: &Entry) -> Vec<String> {
+    let mut head = argv(&[program(entry.table.engine, entry.request.v6), "-w", "5"]);
     if entry.table.name != "filter" {
         head.extend(argv(&["-t", &entry.table.name]));
     }

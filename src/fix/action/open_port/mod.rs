@@ -259,7 +259,7 @@ impl Request {
     /// it, which goes back to the rules behind the list: nobody else comes in, and nothing behind is skipped.
     fn past_list(&self, fw: &Firewall, refusal: &Refusal, list: &str, read: &Read) -> Result<Piece, String> {
         let rule = fw.describe(&refusal.at).rule;
-        let bans = BANS.iter().any(|ban| list.contains(ban));
+        let bans = is_ban(list);
         let how = match list.strip_prefix("f2b-") {
             Some(jail) if jail != "table" => format!("; lift the ban with `fail2ban-client set {jail} unbanip ADDRESS`"),
             _ if bans => "; lift the ban with the program that made it".to_owned(),
@@ -402,11 +402,16 @@ fn chains<'a>(table: &'a Table, at: &At) -> Vec<&'a str> {
     at.way.iter().map(|w| w.0).chain([at.chain]).map(|c| table.chains[c].name.as_str()).collect()
 }
 
+/// By its name, the list is one of a program that bans senders.
+fn is_ban(list: &str) -> bool {
+    BANS.iter().any(|ban| list.contains(ban))
+}
+
 /// The block list that refuses: a chain, a table, or a set that the rule names.
 fn listed(table: &Table, at: &At) -> Option<String> {
     let blocks = |name: &str| {
         let lower = name.to_ascii_lowercase();
-        BANS.iter().any(|ban| name.contains(ban)) || LISTS.iter().any(|list| lower.contains(list))
+        is_ban(name) || LISTS.iter().any(|list| lower.contains(list))
     };
     let mut names = chains(table, at);
     names.push(&table.name);
