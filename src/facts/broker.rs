@@ -825,6 +825,7 @@ mod tests {
 
     fn process(args: &[&str]) -> Process {
         Process {
+            stopped: false,
             pid: 1,
             name: "beam.smp".into(),
             uid: 100,

@@ -72,6 +72,8 @@ pub struct Cookie {
     pub empty: Fact<bool>,
     /// Longer than 255 characters: no Erlang node starts with it.
     pub too_long: bool,
+    /// Shorter than 16 characters, and not empty: Erlang makes them of 20 random letters.
+    pub short: bool,
     /// Modification time, seconds since the epoch.
     pub mtime: i64,
 }
@@ -178,6 +180,7 @@ fn cookie(host: &dyn Host, user: &Fact<User>) -> Got<Option<Cookie>> {
         owned_by_broker: user.as_ref().map(|u| u.uid == meta.uid),
         // Two more than a name may have: the line's end.
         too_long: meta.size > 257,
+        short: (2..16).contains(&meta.size),
         mtime: meta.mtime,
         // One byte is at most the end of an empty line. The content is not looked at.
         empty: Fact::Known(meta.size <= 1),

@@ -51,7 +51,7 @@ pub struct Event {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Refusal {
     pub user: String,
-    /// loopback-only | bad-credentials | no-permission | no-vhost | blank-password | limit | other
+    /// loopback-only | bad-credentials | no-permission | no-vhost | operation (on a queue, exchange or topic) | blank-password | limit | other
     pub reason: String,
     pub peer: Option<String>,
     pub vhost: Option<String>,

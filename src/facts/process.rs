@@ -31,6 +31,8 @@ pub struct Process {
     pub args: Vec<String>,
     /// Soft limit of open files (/proc/PID/limits); null: unlimited.
     pub max_open_files: Fact<Option<i64>>,
+    /// Stopped by a signal (SIGSTOP, a debugger): it does nothing until it is continued.
+    pub stopped: bool,
     /// `-setcookie` or `-rabbit …pass` stood in the arguments: readable by every user of the host.
     pub secret_in_args: bool,
     /// systemd unit from the cgroup path; null: none.
@@ -135,6 +137,7 @@ fn details(host: &dyn Host, pid: i64, boot_time: &Fact<i64>) -> Got<Option<Proce
     let (args, secret_in_args) = secrets::strike_args(arguments(host, pid)?);
     Ok(Some(Process {
         pid,
+        stopped: matches!(stat.state, 'T' | 't'),
         name: stat.comm,
         uid: status_field(host, pid, "Uid:")?,
         started: boot + stat.starttime as i64 / TICKS,

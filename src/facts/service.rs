@@ -261,7 +261,11 @@ impl Look<'_> {
             [("User", "/etc/passwd", "user-missing", 217), ("Group", "/etc/group", "group-missing", 216)]
         {
             let Some(directive) = self.last(name).cloned() else { continue };
-            if directive.value.contains('%') || in_database(self.host, file, &directive.value)? {
+            if directive.value.contains('%') {
+                continue;
+            }
+            if in_database(self.host, file, &directive.value)? {
+                self.other_account(name, &directive);
                 continue;
             }
             // Other sources of accounts are not asked; systemd's own failure says it as well.
@@ -274,6 +278,17 @@ impl Look<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An account that is there, but not the one that the package's unit names and its directories belong to.
+    fn other_account(&mut self, name: &str, directive: &Directive) {
+        let package = self.packaged.iter().find(|p| p.name == name).map(|p| p.value.clone());
+        // A number may be the same account.
+        let another = |package: &String| *package != directive.value && directive.value.parse::<u32>().is_err();
+        if let Some(package) = package.filter(another) {
+            let message = format!("{name}={}: data, logs and cookie belong to {package}", directive.value);
+            self.put("other-account", directive, message);
+        }
     }
 
     fn start(&mut self) {

@@ -147,6 +147,19 @@ impl Outcome {
     fn refused(why: impl std::fmt::Display) -> Outcome {
         Outcome { run: None, fixes: Vec::new(), exit: ExitKind::Refused(why.to_string()), changed: false }
     }
+
+    /// With what a further run of the same command did.
+    fn then(self, next: Outcome) -> Outcome {
+        if matches!(next.exit, ExitKind::Refused(_)) {
+            return self;
+        }
+        let told_again = |fix: &Fixed| fix.why == SEEN_AFTER || next.fixes.iter().any(|later| later.rule == fix.rule);
+        let mut fixes = self.fixes;
+        fixes.retain(|fix| fix.state != FixState::Left || !told_again(fix));
+        fixes.extend(next.fixes);
+        let run = if next.changed { next.run } else { self.run };
+        Outcome { run, fixes, exit: next.exit, changed: self.changed || next.changed }
+    }
 }
 
 /// The lines of `fixes` for a plan that is only shown.
@@ -188,6 +201,11 @@ impl From<Trouble> for Stop {
     }
 }
 
+/// Why a repair was left that the selection allows.
+const SEEN_AFTER: &str = "seen only after the repair: run --fix again";
+/// Runs of one command at most: a repair that brings the next one to light for ever is a mistake of the rules.
+const ROUNDS: usize = 3;
+
 /// Looks at a unit that is on its way down, half a second apart, before its state is taken as it is.
 const GOING_DOWN: usize = 40;
 
@@ -215,6 +233,9 @@ impl<'a> Engine<'a> {
     }
 
     /// Repairs what the selection allows. Whatever happens, the host ends as planned or as it was.
+    ///
+    /// What only a repair brings to light (behind a broker that did not start) is repaired in a run of its own, which can fail without
+    /// taking the first one with it. A person who chose steps chose none of those: they are asked first, by the next `--fix`.
     pub fn fix(&self, selection: &Selection) -> Outcome {
         let _lock = match self.world.lock() {
             Ok(lock) => lock,
@@ -223,6 +244,19 @@ impl<'a> Engine<'a> {
         if let Err(outcome) = self.recover_unfinished() {
             return *outcome;
         }
+        let rounds = if selection.chosen.is_none() { ROUNDS } else { 1 };
+        let mut outcome = self.one_run(selection, None);
+        for _ in 1..rounds {
+            if outcome.exit != ExitKind::Report || !outcome.fixes.iter().any(|fix| fix.why == SEEN_AFTER) {
+                break;
+            }
+            let next = self.one_run(selection, outcome.run.clone());
+            outcome = outcome.then(next);
+        }
+        outcome
+    }
+
+    fn one_run(&self, selection: &Selection, follows: Option<String>) -> Outcome {
         let before = self.settled_look();
         let mut plan = self.plan(&before, selection);
         if let Err(why) = self.check_first(&mut plan, &before) {
@@ -235,7 +269,7 @@ impl<'a> Engine<'a> {
             let fixes = left(&plan).collect();
             return Outcome { run: None, fixes, exit: ExitKind::Report, changed: false };
         }
-        let mut run = match self.journal().begin() {
+        let mut run = match self.journal().begin(follows) {
             Ok(run) => run,
             Err(trouble) => return Outcome::refused(trouble),
         };
@@ -655,10 +689,22 @@ impl<'a> Engine<'a> {
             Ok(runs) => runs,
             Err(trouble) => return Outcome::refused(trouble),
         };
-        let mut run = match choose(runs, id) {
+        let run = match choose(&runs, id) {
             Ok(run) => run,
             Err(why) => return Outcome::refused(why),
         };
+        let mut outcome = self.undo_one(run.clone());
+        for earlier in followed(&runs, run) {
+            if outcome.exit != ExitKind::Report {
+                break;
+            }
+            let undone = self.undo_one(earlier.clone());
+            outcome = Outcome { run: outcome.run, fixes: [outcome.fixes, undone.fixes].concat(), ..undone };
+        }
+        outcome
+    }
+
+    fn undo_one(&self, mut run: Run) -> Outcome {
         let foreign = self.journal().third_hands(&run);
         if !foreign.is_empty() {
             return Outcome::refused(format!("changed by someone else since run {}: {}", run.id, foreign.join(", ")));
@@ -679,19 +725,23 @@ impl<'a> Engine<'a> {
 }
 
 /// The run to undo.
-fn choose(runs: Vec<Run>, id: Option<&str>) -> Result<Run, String> {
+fn choose<'r>(runs: &'r [Run], id: Option<&str>) -> Result<&'r Run, String> {
+    let stands = |run: &Run| matches!(run.state, RunState::Committed | RunState::Stuck(_));
     match id {
         // One that could not be taken back as a whole comes before the older ones: its changes lie on top of theirs.
-        None => {
-            let stands = |run: &Run| matches!(run.state, RunState::Committed | RunState::Stuck(_));
-            runs.into_iter().rfind(stands).ok_or("there is no run to undo".into())
-        }
-        Some(id) => match runs.into_iter().find(|run| run.id == id) {
+        None => runs.iter().rfind(|run| stands(run)).ok_or("there is no run to undo".into()),
+        Some(id) => match runs.iter().find(|run| run.id == id) {
             None => Err(format!("there is no run {id}")),
-            Some(run) if run.state == RunState::Committed || matches!(run.state, RunState::Stuck(_)) => Ok(run),
+            Some(run) if stands(run) => Ok(run),
             Some(_) => Err(format!("run {id} was taken back already")),
         },
     }
+}
+
+/// The runs that the same command made before this one and that stand, newest first.
+fn followed<'r>(runs: &'r [Run], run: &'r Run) -> impl Iterator<Item = &'r Run> {
+    let before = |run: &Run| choose(runs, Some(run.follows.as_deref()?)).ok();
+    std::iter::successors(before(run), move |run| before(run))
 }
 
 fn running(facts: &Facts) -> bool {
@@ -771,8 +821,7 @@ fn applied(before: &Snapshot, after: &Snapshot, done: &[DoneStep], first: &Plan,
     // What the last look would repair, had this run still been allowed to: only a further run may.
     for step in &last.steps {
         if !fixes.iter().any(|fix| fix.rule == step.rule) {
-            let why = "seen only after the repair: run --fix again".into();
-            fixes.push(Fixed { rule: step.rule.clone(), state: FixState::Left, why });
+            fixes.push(Fixed { rule: step.rule.clone(), state: FixState::Left, why: SEEN_AFTER.into() });
         }
     }
     fixes

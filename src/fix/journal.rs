@@ -48,6 +48,9 @@ pub struct Run {
     /// Changes that were taken back, by their number over all phases. A broker call cannot be looked at as a file can, and
     /// by the time of a second recovery the broker may be stopped again.
     pub undone: BTreeSet<usize>,
+    /// The run that the same command committed before it: both are taken back together.
+    #[serde(default)]
+    pub follows: Option<String>,
 }
 
 /// One step as `runs` shows it.
@@ -64,8 +67,8 @@ pub struct Journal<'a> {
 }
 
 impl Journal<'_> {
-    /// A new run; nothing is written yet.
-    pub fn begin(&self) -> Done<Run> {
+    /// A new run, the first of its command or one that follows another; nothing is written yet.
+    pub fn begin(&self, follows: Option<String>) -> Done<Run> {
         let now = self.world.now();
         let time = jiff::Timestamp::from_second(now).map_err(|e| Trouble::refused("clock", e))?;
         let mut tail = [0u8; 2];
@@ -79,6 +82,7 @@ impl Journal<'_> {
             phases: Vec::new(),
             begun: 0,
             undone: BTreeSet::new(),
+            follows,
         })
     }
 

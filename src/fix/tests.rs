@@ -11,7 +11,7 @@ use crate::facts::{
 };
 use crate::findings::Finding;
 use crate::host::rpc::ConfigFiles;
-use crate::rules::Tier;
+use crate::rules::{Severity, Tier};
 use serde_json::json;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -100,6 +100,42 @@ fn undo_gives_the_host_back() {
     fix(&fake);
     let outcome = undo(&fake);
     assert_eq!(outcome.exit, ExitKind::Report, "{outcome:?}");
+    assert_eq!(*fake.machine.borrow(), before);
+    assert!(matches!(undo(&fake).exit, ExitKind::Refused(why) if why.contains("no run")));
+}
+
+/// Where the broker runs, one more thing is to be seen.
+struct SeenWhenUp<'a>(&'a Fake);
+
+impl Auditor for SeenWhenUp<'_> {
+    fn audit(&self) -> super::apply::Snapshot {
+        let mut seen = self.0.audit();
+        let machine = self.0.machine.borrow();
+        if machine.running && !seen.facts.conf.settings.known().is_some_and(|settings| settings.contains_key("management.tcp.ip")) {
+            let bind = json!({"key": "management.tcp.ip", "value": "127.0.0.1"});
+            let open = Finding { severity: Severity::Warning, ..finding("management-open", "set-conf", bind, Tier::Restart) };
+            seen.findings.push(open);
+            seen.verdicts.insert("management-open".into(), super::apply::State::Fail);
+        } else {
+            seen.verdicts.insert("management-open".into(), super::apply::State::Pass);
+        }
+        seen
+    }
+}
+
+#[test]
+fn what_a_repair_brings_to_light_is_repaired_in_a_run_of_its_own_and_taken_back_with_it() {
+    let fake = Fake::new();
+    let before = fake.machine.borrow().clone();
+    let outcome = with_auditor(&fake, &SeenWhenUp(&fake), |engine| engine.fix(&all()));
+    assert_eq!((&outcome.exit, outcome.changed), (&ExitKind::Report, true), "{outcome:?}");
+    assert_eq!(state_of(&outcome, "management-open"), Some(FixState::Applied), "{outcome:?}");
+    assert!(fake.text(CONF).contains("management.tcp.ip = 127.0.0.1"));
+    assert_eq!(with_engine(&fake, |engine| engine.list()).unwrap_or_default().len(), 2);
+    let again = with_auditor(&fake, &SeenWhenUp(&fake), |engine| engine.fix(&all()));
+    assert!(!again.changed, "{again:?}");
+    let undone = undo(&fake);
+    assert_eq!(undone.exit, ExitKind::Report, "{undone:?}");
     assert_eq!(*fake.machine.borrow(), before);
     assert!(matches!(undo(&fake).exit, ExitKind::Refused(why) if why.contains("no run")));
 }

@@ -158,6 +158,7 @@ static SIGNATURES: &[Signature] = &[
     refusal("login-refused", "other", "' - Not management user"),
     refusal("login-refused", "other", " login refused: "),
     refusal("vhost-refused", "no-permission", "access to vhost '"),
+    refusal("operation-refused", "operation", "caused a channel exception access_refused: "),
     refusal("vhost-missing", "no-vhost", " not found"),
     refusal("vhost-down", "other", "' is down"),
     refusal("connection-limit", "limit", "connection refused: node connection limit ("),
@@ -590,6 +591,9 @@ mod tests {
         assert_eq!(check("access to vhost 'v' refused for user 'u': connection limit (1) is reached"), all("limit", "u", "v"));
         assert_eq!(check("PLAIN login refused: user 'o'brien' - invalid credentials"), all("bad-credentials", "o'brien", "nope"));
         assert_eq!(check("connection refused: node connection limit (5) is reached"), all("limit", "app", "nope"));
+        let refused = "operation queue.declare caused a channel exception access_refused: access to queue 'orders' in vhost '/' refused for user 'app'";
+        assert_eq!(check(refused), all("operation", "app", "/"));
+        assert_eq!(check(&refused.replace("access to queue", "configure access to queue")), all("operation", "app", "/"));
         let e = one(
             "2026-11-22 15:35:37.859959+00:00 [warning] <0.574.0> HTTP access denied: user 'guest' - User can only log in via localhost",
         );

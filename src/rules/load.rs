@@ -71,9 +71,10 @@ pub const ACTIONS: &[(&str, &[&str], &[&str])] = &[
     ("broker-may-read", &["path"], &["private", "restart"]),
     ("join-group", &["group"], &[]),
     ("file-mode", &["path", "mode"], &[]),
-    ("file-owner", &["path"], &["recursive"]),
+    ("file-owner", &["path"], &["recursive", "restart"]),
     ("hosts-entry", &["name", "address"], &[]),
     ("resume-listeners", &[], &[]),
+    ("continue-process", &[], &[]),
     ("none", &[], &[]),
 ];
 

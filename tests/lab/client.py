@@ -142,6 +142,9 @@ def amqp(args, password):
     except exceptions.ConnectionClosedByBroker as error:
         outcome = {403: "auth-refused", 530: "vhost-refused"}.get(error.reply_code, "closed")
         raise Outcome(outcome, f"{step}: {error}")
+    except exceptions.ChannelClosedByBroker as error:
+        # Logged in, and refused what it wanted to do there.
+        raise Outcome("vhost-refused" if error.reply_code == 403 else "closed", f"{step}: {error}")
     except exceptions.ConnectionBlockedTimeout as error:
         raise Outcome("hangs", f"{step}: {error}")
     except exceptions.AMQPError as error:

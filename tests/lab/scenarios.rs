@@ -264,7 +264,9 @@ fn capture(suite: &'static str) -> Result<()> {
 fn package(suite: &'static str) -> Result<()> {
     let host = Host::boot(suite)?;
     host.put(&debian_package()?, "/root/rmq-audit.deb")?;
-    host.must("dpkg -i /root/rmq-audit.deb")?;
+    // apt waits where Debian's daily timer has the lock.
+    let apt = |what: &str| host.must(&format!("apt-get -q -y -o DPkg::Lock::Timeout=120 {what}"));
+    apt("install /root/rmq-audit.deb")?;
     let version = host.must("rmq-audit --version")?;
     ensure!(version.trim() == concat!("rmq-audit ", env!("CARGO_PKG_VERSION")), "{version}");
     host.must("test -s /usr/share/man/man1/rmq-audit.1.gz && test -s /etc/rmq-audit/policy.toml")?;
@@ -291,8 +293,10 @@ fn package(suite: &'static str) -> Result<()> {
     host.must("systemctl enable --now rmq-audit.timer")?;
 
     host.must(&format!("rm {}", product::IN_HOST))?; // the lab's own copy
-    host.must("dpkg -r rmq-audit && test -s /etc/rmq-audit/policy.toml && ! test -e /usr/bin/rmq-audit")?;
-    host.must("dpkg -P rmq-audit; systemctl daemon-reload")?;
+    apt("remove rmq-audit")?;
+    host.must("test -s /etc/rmq-audit/policy.toml && ! test -e /usr/bin/rmq-audit")?;
+    apt("purge rmq-audit")?;
+    host.must("systemctl daemon-reload")?;
     let left = host.sh(
         "find / -xdev -name '*rmq-audit*' -not -path '/root/*' -not -path '/proc/*'; systemctl list-units --all | grep rmq-audit",
     )?;

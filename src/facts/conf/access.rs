@@ -32,6 +32,21 @@ pub enum Access {
     Circle,
 }
 
+impl Access {
+    /// Why the broker cannot use `path`, if it cannot.
+    pub fn refusal(&self, path: &Path) -> Option<String> {
+        let path = path.display();
+        match self {
+            Access::Yes => None,
+            Access::Absent => Some(format!("{path} is not there")),
+            Access::Circle => Some(format!("the symbolic links of {path} lead in a circle")),
+            Access::No(by) | Access::Hidden(by) => {
+                Some(format!("the broker's user may not use {path} because of the permissions of {}", by.display()))
+            }
+        }
+    }
+}
+
 impl User {
     /// The user `rabbitmq` of the installation with its supplementary groups.
     pub fn of(host: &dyn Host, install: &Install) -> Fact<User> {

@@ -367,12 +367,7 @@ impl<'a> Run<'a> {
                 Some(format!("{} is a directory", path.display()))
             }
             Ok(Access::Yes) if check == HostCheck::Pem => self.without_pem(line, path),
-            Ok(Access::Yes) => None,
-            Ok(Access::Absent) => Some(format!("{} is not there", path.display())),
-            Ok(Access::Circle) => Some(format!("the symbolic links of {} lead in a circle", path.display())),
-            Ok(Access::No(by) | Access::Hidden(by)) => {
-                Some(format!("the broker's user may not use {} because of the permissions of {}", path.display(), by.display()))
-            }
+            Ok(access) => access.refusal(path),
             Err(miss) => return self.out.undecided.push(format!("{}: {miss}", line.entry.key)),
         };
         if let Some(message) = message {

@@ -37,6 +37,24 @@ struct Named {
     key: String,
 }
 
+impl Named {
+    fn no_json(&self, broken: &Broken, reader: Reader) -> Problem {
+        let end = if reader.fatal { "the broker does not boot" } else { "the broker boots without what it defines" };
+        let Broken { file, line, column, message } = broken;
+        let message = format!("the definitions are no JSON object: {file}:{line}:{column}: {message}; {end}");
+        self.problem("definitions-not-json", reader.fatal, message)
+    }
+
+    fn problem(&self, code: &str, fatal: bool, message: String) -> Problem {
+        Problem {
+            key: Some(self.key.clone()),
+            value: Some(self.path.clone()),
+            text: self.text.clone(),
+            ..Problem::new(code, fatal, message, self.at.clone())
+        }
+    }
+}
+
 /// Whoever reads definitions.
 pub struct Files<'a> {
     pub host: &'a dyn Host,
@@ -50,9 +68,11 @@ impl Files<'_> {
     /// Checks the definitions that are imported at boot. What could not be looked at goes to `undecided`.
     pub fn check(&self, settings: &Settings, advanced: &Advanced, undecided: &mut Vec<String>) -> Vec<Problem> {
         let mut problems = Vec::new();
+        // Where nothing is installed, what the path stands for is not here.
+        let Fact::Known(user) = self.user else { return problems };
         for named in named(settings, advanced) {
-            match self.broken(&named.path) {
-                Ok(broken) => problems.extend(broken.iter().map(|broken| problem(&named, broken, Reader::of(self.version)))),
+            match self.broken(user, &named) {
+                Ok(broken) => problems.extend(broken),
                 Err(miss) => undecided.push(format!("{}: {miss}", named.key)),
             }
         }
@@ -60,17 +80,20 @@ impl Files<'_> {
     }
 
     /// Files that are no JSON. One that the broker may not read is a problem of its own, and none that this program quotes.
-    fn broken(&self, path: &str) -> Result<Vec<Broken>, Miss> {
-        let mut broken = Vec::new();
-        // Where nothing is installed, what the path stands for is not here.
-        if self.user.known().is_none() {
-            return Ok(broken);
+    fn broken(&self, user: &User, named: &Named) -> Result<Vec<Problem>, Miss> {
+        let path = Path::new(&named.path);
+        if let Some(why) = access::may(self.host, user, path, access::READ)?.refusal(path) {
+            return Ok(vec![named.problem("missing-file", true, why)]);
         }
-        for file in self.files(path)? {
-            if !access::hidden(self.host, self.user, Path::new(&file)) {
-                let bytes = self.host.read(Path::new(&file), MAX_DEFINITIONS)?;
-                broken.extend(stop(&bytes, Reader::of(self.version)).map(|place| Broken { file, ..place }));
+        let mut broken = Vec::new();
+        for file in self.files(&named.path)? {
+            if let Some(why) = access::may(self.host, user, Path::new(&file), access::READ)?.refusal(Path::new(&file)) {
+                broken.push(named.problem("missing-file", true, why));
+                continue;
             }
+            let reader = Reader::of(self.version);
+            let place = stop(&self.host.read(Path::new(&file), MAX_DEFINITIONS)?, reader);
+            broken.extend(place.map(|place| named.no_json(&Broken { file, ..place }, reader)));
         }
         Ok(broken)
     }
@@ -156,18 +179,6 @@ fn without_trailing_commas(bytes: &[u8]) -> Vec<u8> {
         }
     }
     out
-}
-
-fn problem(named: &Named, broken: &Broken, reader: Reader) -> Problem {
-    let end = if reader.fatal { "the broker does not boot" } else { "the broker boots without what it defines" };
-    let Broken { file, line, column, message } = broken;
-    let message = format!("the definitions are no JSON object: {file}:{line}:{column}: {message}; {end}");
-    Problem {
-        key: Some(named.key.clone()),
-        value: Some(named.path.clone()),
-        text: named.text.clone(),
-        ..Problem::new("definitions-not-json", reader.fatal, message, named.at.clone())
-    }
 }
 
 #[cfg(test)]

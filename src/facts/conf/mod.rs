@@ -289,7 +289,10 @@ impl Collector<'_> {
         }
         if let (Fact::Known(settings), Fact::Known(advanced), Some(version)) = (&settings, &advanced, self.parser.version) {
             let files = definitions::Files { host: self.host, user: &self.user, version };
-            problems.extend(files.check(settings, advanced, &mut undecided));
+            let found = files.check(settings, advanced, &mut undecided);
+            // That the broker cannot read the file is said by the schemas of later releases as well.
+            let said: Vec<_> = problems.iter().filter(|p| p.code == "missing-file").map(|p| p.at.clone()).collect();
+            problems.extend(found.into_iter().filter(|p| p.code != "missing-file" || !said.contains(&p.at)));
         }
         if let Some((advanced, at)) = advanced.known().and_then(|a| Some((a, a.encrypted()?))) {
             match advanced.has_passphrase() {

@@ -162,6 +162,20 @@ fn definitions_must_be_json() {
     assert_eq!(with("{\"users\": [}"), (Some(false), vec!["definitions-not-json".to_owned()]));
 }
 
+/// Also where no schema says it: before 3.9 there is no validator, and advanced.config has none at all.
+#[test]
+fn definitions_that_cannot_be_read_keep_the_broker_from_starting() {
+    let advanced = "[{rabbit, [{load_definitions, \"/etc/rabbitmq/definitions.json\"}]}].";
+    let with = |host: Fake| {
+        let conf = conf_of(&host.file("/etc/rabbitmq/advanced.config", advanced), &[]);
+        (conf.boots.known().copied(), conf.problems.known().unwrap().iter().map(|p| p.message.clone()).collect::<Vec<_>>())
+    };
+    let (boots, problems) = with(host(""));
+    assert_eq!((boots, problems), (Some(false), vec!["/etc/rabbitmq/definitions.json is not there".to_owned()]));
+    let (boots, problems) = with(host("").file_with("/etc/rabbitmq/definitions.json", "{}", 0o600, 0, 0));
+    assert!(boots == Some(false) && problems.iter().any(|p| p.contains("because of the permissions of")), "{problems:?}");
+}
+
 #[test]
 fn listeners_by_precedence() {
     let listeners = |host: &Fake, vars: &[(&str, &str)]| -> Vec<String> {

@@ -13,6 +13,9 @@ pub struct Params {
     /// Also what lies below and belongs to somebody else.
     #[serde(default)]
     recursive: bool,
+    /// A running broker has given up on the files: it is restarted.
+    #[serde(default)]
+    restart: bool,
 }
 
 /// Entries whose owner is changed and noted in the journal; more are a chown by hand.
@@ -51,7 +54,7 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
         claims: vec![(format!("owner of {}", params.path.display()), format!("{uid}:{gid}"))],
         changes,
         // What the environment file says counts from the next start on.
-        unit: if environment { UnitNeed::Restart } else { desk.start_if_failing() },
+        unit: if environment || params.restart { UnitNeed::Restart } else { desk.start_if_failing() },
         ..Proposal::default()
     })
 }

@@ -80,6 +80,7 @@ actions! {
     "open-loopback" Host open_loopback,
     "enable-plugin" Host enable_plugin,
     "take-over" Host take_over,
+    "continue-process" Host continue_process,
     "start-service" Host start_service,
     "restart-broker" Host restart_broker,
     "add-vhost" Broker add_vhost,

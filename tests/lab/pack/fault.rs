@@ -34,6 +34,9 @@ pub struct Known {
     pub category: String,
     #[serde(default)]
     pub fixable: bool,
+    /// Run with the whole pack only, not as a test.
+    #[serde(default)]
+    pub on_demand: bool,
     #[serde(default)]
     pub reboot_after_inject: bool,
     /// What was repaired has to outlive a reboot.
