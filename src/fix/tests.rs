@@ -111,7 +111,8 @@ impl Auditor for SeenWhenUp<'_> {
     fn audit(&self) -> super::apply::Snapshot {
         let mut seen = self.0.audit();
         let machine = self.0.machine.borrow();
-        if machine.running && !seen.facts.conf.settings.known().is_some_and(|settings| settings.contains_key("management.tcp.ip")) {
+        if machine.running && !seen.facts.conf.settings.known().is_some_and(|settings| settings.contains_key("management.tcp.ip"))
+        {
             let bind = json!({"key": "management.tcp.ip", "value": "127.0.0.1"});
             let open = Finding { severity: Severity::Warning, ..finding("management-open", "set-conf", bind, Tier::Restart) };
             seen.findings.push(open);

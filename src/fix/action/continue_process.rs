@@ -7,11 +7,15 @@ pub fn plan(_: Nothing, desk: &Desk) -> Result<Proposal, Refusal> {
     if !beam.stopped {
         return Err(Refusal::Already);
     }
-    let pid = beam.pid.to_string();
-    let signal = |name: &str| Op::Command { argv: argv(&["kill", "-s", name, &pid]) };
+    let unit = &desk.unit()?.name;
+    if beam.unit.known().and_then(Option::as_ref) != Some(unit) {
+        return Err(cannot(format!("process {} is none of {unit}: kill -s CONT {}", beam.pid, beam.pid)));
+    }
+    // By the unit, not by the number of the process: by the time of an undo that may be another one's.
+    let signal = |name: &str| Op::Command { argv: argv(&["systemctl", "kill", "--kill-who=main", "-s", name, unit]) };
     Ok(Proposal {
         changes: vec![Change::Run { doing: signal("CONT"), undo: signal("STOP") }],
-        summary: format!("let process {pid} ({}) go on", beam.name),
+        summary: format!("let process {} ({}) go on", beam.pid, beam.name),
         ..Proposal::default()
     })
 }

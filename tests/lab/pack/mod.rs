@@ -27,8 +27,10 @@ struct Order {
     suites: Vec<&'static str>,
     jobs: usize,
     take_over: TakeOver,
-    /// Where the index of what fired is to be written.
+    /// The index of what fired is to be added to.
     index: bool,
+    /// The report is to be written.
+    results: bool,
 }
 
 /// Which lines of earlier runs are taken over.
@@ -40,7 +42,7 @@ enum TakeOver {
     AnyProgram,
 }
 
-/// `[DIR] [ID…] [--suite S] [--jobs N] [--again | --kept] [--index]`
+/// `[DIR] [ID…] [--suite S] [--jobs N] [--again | --kept] [--index] [--results]`
 pub fn run(args: &[String]) -> Result<()> {
     let order = order(args)?;
     let product = hash(&[&fs::read(product::binary()?)?]);
@@ -74,12 +76,15 @@ pub fn run(args: &[String]) -> Result<()> {
     if order.index {
         table::write_index(&lines)?;
     }
+    if order.results {
+        table::write_results(&lines)?;
+    }
     Ok(())
 }
 
 fn order(args: &[String]) -> Result<Order> {
     let (mut suites, mut dir, mut ids) = (SUITES.to_vec(), fault::default_dir(), Vec::new());
-    let (mut jobs, mut take_over, mut index) = (2, TakeOver::SameProgram, false);
+    let (mut jobs, mut take_over, mut index, mut results) = (2, TakeOver::SameProgram, false, false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -88,6 +93,7 @@ fn order(args: &[String]) -> Result<Order> {
             "--again" => take_over = TakeOver::Nothing,
             "--kept" => take_over = TakeOver::AnyProgram,
             "--index" => index = true,
+            "--results" => results = true,
             path if path.contains('/') => dir = path.into(),
             id => ids.push(id.to_owned()),
         }
@@ -95,7 +101,7 @@ fn order(args: &[String]) -> Result<Order> {
     if ids.is_empty() {
         ids = fault::ids(&dir)?;
     }
-    Ok(Order { dir, ids, suites, jobs, take_over, index })
+    Ok(Order { dir, ids, suites, jobs, take_over, index, results })
 }
 
 fn hash(parts: &[&[u8]]) -> String {

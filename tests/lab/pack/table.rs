@@ -48,10 +48,15 @@ pub fn whole(lines: &[Line]) -> String {
             line.id, line.suite, line.foretold, line.cause, line.fix, line.undo
         ));
     }
-    out.push_str("\n\n| suite | runs | cause first | symptom foretold | repaired, client connects | undo exact | errors on healthy hosts |\n|---|---|---|---|---|---|---|\n");
     let suites: BTreeSet<&str> = lines.iter().map(|line| line.suite.as_str()).collect();
-    suites.iter().for_each(|suite| out.push_str(&shares(suite, lines)));
+    out.push_str(&format!("\n{}", all_shares(&suites, lines)));
     out
+}
+
+fn all_shares(suites: &BTreeSet<&str>, lines: &[Line]) -> String {
+    let head = "\n| suite | runs | cause first | symptom foretold | fixable repaired, client connects | undo exact | errors on healthy hosts |\n|---|---|---|---|---|---|---|\n";
+    let rows = suites.iter().map(|suite| shares(suite, lines));
+    std::iter::once(head.to_owned()).chain(rows).collect()
 }
 
 fn shares(suite: &str, lines: &[Line]) -> String {
@@ -108,4 +113,61 @@ fn read_index(text: &str) -> Result<Index> {
         Some((id.to_owned(), suites.split(' ').map(str::to_owned).collect()))
     };
     Ok(table.into_iter().map(|(rule, faults)| (rule, faults.split(", ").filter_map(fault).collect())).collect())
+}
+
+/// The report that is kept in the repository.
+const RESULTS: &str = "tests/lab/RESULTS.md";
+const BEGIN: &str = "<!-- written by tests/lab/faults --results -->\n";
+const END: &str = "<!-- end -->\n";
+
+/// Puts the shares and a table of faults by suites into the report.
+pub fn write_results(lines: &[Line]) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(RESULTS);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let (head, rest) = text.split_once(BEGIN).context("RESULTS.md has lost its marks")?;
+    let (_, tail) = rest.split_once(END).context("RESULTS.md has lost its marks")?;
+    fs::write(&path, format!("{head}{BEGIN}{}{END}{tail}", by_suites(lines))).with_context(|| path.display().to_string())
+}
+
+fn by_suites(lines: &[Line]) -> String {
+    let suites: BTreeSet<&str> = lines.iter().map(|line| line.suite.as_str()).collect();
+    let programs: BTreeSet<&str> = lines.iter().filter_map(|line| Some(line.of.split_once('-')?.0)).collect();
+    let mut out =
+        format!("\nPrograms by SHA-256 (the first 8 bytes): {}.\n", programs.into_iter().collect::<Vec<_>>().join(", "));
+    out.push_str(&all_shares(&suites, lines));
+    let columns = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    out.push('\n');
+    out.push_str(&columns(std::iter::once("fault").chain(suites.iter().copied()).map(str::to_owned).collect()));
+    out.push_str(&columns(vec!["---".into(); suites.len() + 1]));
+    for id in lines.iter().map(|line| line.id.as_str()).collect::<BTreeSet<_>>() {
+        let of = |suite: &&str| lines.iter().find(|line| line.id == id && line.suite == *suite).map_or_else(String::new, cell);
+        out.push_str(&columns(std::iter::once(id.to_owned()).chain(suites.iter().map(of)).collect()));
+    }
+    out
+}
+
+/// What the client got, the cause that was named, what came of the repair; what is missing with a mark.
+fn cell(line: &Line) -> String {
+    let short = |text: &str| text.lines().next().unwrap_or_default().chars().take(70).collect::<String>().replace('|', " ");
+    if line.client.is_empty() {
+        return format!("✗ not tried: {}", short(line.failed.as_deref().unwrap_or_default()));
+    }
+    let client =
+        if line.foretold_right() { line.client.clone() } else { format!("{}, ✗ foretold {}", line.client, line.foretold) };
+    if line.healthy {
+        let errors = if line.errors.is_empty() { "no error".into() } else { format!("✗ {}", line.errors.join(", ")) };
+        return format!("{client}; {errors}");
+    }
+    let cause = format!("{}`{}`", if line.cause_right { "" } else { "✗ " }, line.cause);
+    let repair = match (line.connects, line.fixable) {
+        (true, _) => "connects",
+        (false, true) => "✗ not repaired",
+        (false, false) => "advice",
+    };
+    let rest = match (line.failed.as_deref(), line.undo.as_str()) {
+        (Some(why), _) => format!("; ✗ {}", short(why)),
+        (None, "" | "exact") => String::new(),
+        (None, undo) => format!("; ✗ undo: {}", short(undo)),
+    };
+    format!("{client}; {cause}; {repair}{rest}")
 }
