@@ -183,8 +183,9 @@ fn unknowns(judged: &[Judged]) -> Vec<Unknown> {
 fn summary(paths: &[Path], findings: &[Finding]) -> Summary {
     let cause = findings.iter().find(|f| f.severity == Severity::Error && f.counts());
     let any = |state| paths.iter().any(|p| p.state == state);
-    // What keeps the broker from starting bites at its next start: clients whose way is clear connect until then.
-    let later = |f: &Finding| f.stage <= Stage::Name && !paths.is_empty() && paths.iter().all(|p| p.state == PathState::Ok);
+    // What keeps the broker from starting bites at its next start, what a packet filter forgets at its next reload: clients whose way is
+    // clear connect until then.
+    let later = |f: &Finding| f.stage <= Stage::Firewall && !paths.is_empty() && paths.iter().all(|p| p.state == PathState::Ok);
     let state = match cause {
         _ if any(PathState::Blocked) => VerdictState::Blocked,
         Some(f) if later(f) => VerdictState::AtRisk,

@@ -67,7 +67,7 @@ const PUBLIC_V6: &str = "2000::/3";
 const NOT_PUBLIC_V6: [&str; 1] = ["2001:db8::/32"];
 const PRIVATE_V6: [&str; 1] = ["fc00::/7"];
 /// Parts of a class that are evaluated, the widest first. That something is open needs one part only.
-const MAX_PARTS: usize = 12;
+const MAX_PARTS: usize = 40;
 
 type Range = (u128, u128);
 

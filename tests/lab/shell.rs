@@ -1,4 +1,4 @@
-//! A broken broker host to play with: `tests/lab/shell SUITE [SCRIPT]`.
+//! A broken broker host to play with: `tests/lab/shell SUITE [SCRIPT [PACKAGE…]]`.
 
 use std::fs;
 
@@ -9,11 +9,12 @@ use crate::{product, scenarios, tree};
 
 /// Boots a host of the suite, breaks it with SCRIPT (by default: the four faults), opens a shell inside, and removes it at the end.
 pub fn run(args: &[String]) -> Result<()> {
-    let Some(suite) = args.first() else { bail!("usage: tests/lab/shell SUITE [SCRIPT]") };
+    let Some(suite) = args.first() else { bail!("usage: tests/lab/shell SUITE [SCRIPT [PACKAGE…]]") };
     let suite = tree::named(suite)?;
     let script = args.get(1).map(|path| fs::read_to_string(path).with_context(|| path.clone())).transpose()?;
     println!("Booting {suite} …");
-    let host = Host::boot(suite)?;
+    let packages: Vec<&str> = args.iter().skip(2).map(String::as_str).collect();
+    let host = Host::boot_with(suite, &packages)?;
     match script {
         Some(text) => print!("{}", host.run_script(&text)?),
         None => scenarios::four_faults(&host)?,
