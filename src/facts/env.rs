@@ -181,7 +181,7 @@ const VM_FLAGS: [&str; 6] = [
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EnvProblem {
-    /// blanks-around-equals | crlf | last-command-fails | last-command-may-fail | syntax | value
+    /// blanks-around-equals | crlf | exit | last-command-fails | last-command-may-fail | syntax | value
     pub code: String,
     /// The broker does not start with it.
     pub fatal: bool,

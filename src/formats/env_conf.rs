@@ -47,7 +47,7 @@ struct Assignment {
 /// What keeps the file from being applied, or the broker from starting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// blanks-around-equals | crlf | last-command-fails | syntax
+    /// blanks-around-equals | crlf | exit | last-command-fails | syntax
     pub code: &'static str,
     /// The broker does not start with it.
     pub fatal: bool,
@@ -600,6 +600,10 @@ impl Reader {
                 }
             }
         }
+        if name == "exit" && context.top && context.certain && !context.tested {
+            let why = "`exit` ends the script that starts the broker, not only this file: the broker is not run";
+            self.doc.problem("exit", true, why.to_owned(), head.span.start);
+        }
         if FAR_REACHING.contains(&name.as_str()) {
             self.opaque(format!("line {line} runs `{name}`"));
             return self.uncertain(&format!("line {line} runs `{name}`, which may fail"), context);
@@ -923,6 +927,13 @@ mod tests {
         assert_eq!(var("A=\"x \\\"y\\\"\" # z\n", "A"), is("x \"y\""));
         assert_eq!(var("A=one\\\ntwo\n", "A"), is("onetwo"));
         assert_eq!(var("A=1\nunset A\n", "A"), Some(Ok(None)));
+    }
+
+    #[test]
+    fn an_exit_ends_the_start_script() {
+        assert_eq!(codes("A=1\nexit 1\n"), [("exit", true, 2)]);
+        assert_eq!(codes("[ -f /x ] || exit 1\nA=1\n"), []);
+        assert_eq!(codes("if [ -f /x ]; then exit; fi\n(exit 1)\nA=1\n"), []);
     }
 
     #[test]
