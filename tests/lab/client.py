@@ -52,6 +52,9 @@ def tcp(args):
             answer = connection.recv(8)
         except TimeoutError:
             raise Outcome("hangs", f"connected, but no answer to the AMQP header within {TIMEOUT} s")
+        except ssl.SSLError as error:
+            # With TLS 1.3 the server refuses a client without a certificate only after the handshake.
+            raise Outcome("tls-error", f"TLS: {error!r}")
         except (ConnectionResetError, BrokenPipeError) as error:
             raise Outcome("reset", f"connected, then: {error}")
     if not answer:
