@@ -189,6 +189,8 @@ fn no_user(suite: &'static str) -> Result<()> {
     let host = Host::boot(suite)?;
     host.must("rabbitmqctl delete_user app </dev/null")?;
     host.client().user("guest", "guest").sees("auth-refused")?;
+    // The broker writes its log with a delay, and the audit rests on it.
+    host.must("for n in $(seq 100); do grep -q 'can only connect via localhost' /var/log/rabbitmq/*.log && exit; sleep 0.1; done; exit 1")?;
     host.audit(&["--format", "json"])?
         .exits(1)?
         .says("/verdict/cause", "no-usable-user")?
