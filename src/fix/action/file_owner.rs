@@ -55,6 +55,7 @@ pub fn plan(params: Params, desk: &Desk) -> Result<Proposal, Refusal> {
         changes,
         // What the environment file says counts from the next start on.
         unit: if environment || params.restart { UnitNeed::Restart } else { desk.start_if_failing() },
+        effects: if params.restart { vec!["restart"] } else { Vec::new() },
         ..Proposal::default()
     })
 }

@@ -11,7 +11,7 @@ use super::way::Line;
 /// Which rule fired on which fault, for the rules' own account of themselves.
 const INDEX: &str = "rules/fired.toml";
 
-/// One line of the table.
+/// What came of one fault, told as soon as it is done.
 pub fn row(line: &Line) -> String {
     let mark = |right: bool| if right { "" } else { "**✗** " };
     let named = if line.healthy {
@@ -35,12 +35,9 @@ pub fn row(line: &Line) -> String {
     format!("| {} |", cells.iter().map(clean).collect::<Vec<_>>().join(" | "))
 }
 
-/// The table, what is missing at length, and the shares.
+/// The shares, the table, and what is missing at length.
 pub fn whole(lines: &[Line]) -> String {
-    let mut out = String::from(
-        "\n| fault | suite | client | foretold | named first | repair | undo | s |\n|---|---|---|---|---|---|---|---|\n",
-    );
-    lines.iter().for_each(|line| out.push_str(&format!("{}\n", row(line))));
+    let mut out = by_suites(lines);
     for line in lines.iter().filter(|line| !line.whole()) {
         let why = line.failed.as_deref().unwrap_or_default();
         out.push_str(&format!(
@@ -48,8 +45,7 @@ pub fn whole(lines: &[Line]) -> String {
             line.id, line.suite, line.foretold, line.cause, line.fix, line.undo
         ));
     }
-    let suites: BTreeSet<&str> = lines.iter().map(|line| line.suite.as_str()).collect();
-    out.push_str(&format!("\n{}", all_shares(&suites, lines)));
+    out.push('\n');
     out
 }
 
